@@ -1,0 +1,107 @@
+"""A delta weight kept as its two factors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def exact_math() -> Iterator[None]:
+    """Full float32: no autocast, no gradients, and no inference tensors, which could not be reused later.
+
+    Both hosts activate networks under autocast, which would turn every product into half precision.
+    """
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankDelta:
+    """delta = up @ down, scale included.
+
+    up
+        (out, rank), float32.
+    down
+        (rank, in), float32. For a convolution `in` is in_channels * kernel height * kernel width.
+    kernel
+        Shape of the convolution's kernel, () for a linear layer.
+    """
+
+    up: Tensor
+    down: Tensor
+    kernel: tuple[int, ...] = ()
+
+    @classmethod
+    def from_factors(cls, up: Tensor, down: Tensor, mid: Tensor | None = None, scale: float = 1.0) -> LowRankDelta:
+        """Build from factors as files hold them, of any float dtype: 2-D, or 4-D for a convolution.
+
+        `mid` (rank, rank, kh, kw) is the core of a Tucker decomposition: it is contracted into `down`.
+        `scale` (alpha / rank) is folded into `up`. Raises ValueError if the shapes do not chain.
+        """
+        up = up.detach().to("cpu", torch.float32).flatten(1) * scale
+        down = down.detach().to("cpu", torch.float32)
+        kernel = tuple(down.shape[2:])
+        if mid is not None:
+            mid = mid.detach().to("cpu", torch.float32)
+            kernel = tuple(mid.shape[2:])
+            down = torch.einsum("nm...,mj->nj...", mid, down.flatten(1))
+        down = down.flatten(1)
+        if up.shape[1] != down.shape[0]:
+            raise ValueError(f"up {tuple(up.shape)} and down {tuple(down.shape)} have different ranks")
+        return cls(up.contiguous(), down.contiguous(), kernel)
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the matrix."""
+        return self.up.shape[0], self.down.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.up.nbytes + self.down.nbytes
+
+    def scaled(self, weight: float) -> LowRankDelta:
+        """weight * delta."""
+        return self if weight == 1 else LowRankDelta(self.up * weight, self.down, self.kernel)
+
+    def with_down(self, down: Tensor) -> LowRankDelta:
+        """The delta with another input side, (rank, in)."""
+        return LowRankDelta(self.up, down, self.kernel)
+
+    def dense(self) -> Tensor:
+        """up @ down, (out, in) float32."""
+        return self.up @ self.down
+
+    def energy(self) -> float:
+        """Squared Frobenius norm, from the Gram matrices of the factors: tr(up^T up  down down^T)."""
+        return float(((self.up.T @ self.up) * (self.down @ self.down.T)).sum(dtype=torch.float64))
+
+    def balanced(self) -> LowRankDelta:
+        """The same delta with |up[:, i]| = |down[i]| for every i, so that neither underflows in fp16."""
+        up_norm, down_norm = self.up.norm(dim=0), self.down.norm(dim=1)
+        used = (up_norm > 0) & (down_norm > 0)
+        ratio = torch.where(used, down_norm / up_norm, 1.0).sqrt()
+        return LowRankDelta(self.up * ratio, self.down / ratio[:, None], self.kernel)
+
+
+def concat(deltas: Sequence[LowRankDelta]) -> LowRankDelta:
+    """The sum of `deltas` (at least one, equal shapes), of rank equal to the sum of their ranks."""
+    if len(deltas) == 1:
+        return deltas[0]
+    kernel = next((delta.kernel for delta in deltas if delta.kernel), ())
+    return LowRankDelta(
+        torch.cat([delta.up for delta in deltas], dim=1), torch.cat([delta.down for delta in deltas]), kernel
+    )
