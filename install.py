@@ -1,0 +1,1 @@
+"""Nothing to install: torch, safetensors, numpy and gradio come with the WebUI."""

@@ -1,0 +1,55 @@
+"""What a host adapter does."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..weights import FusedLora, LoraWeights
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA that the host has found on disk.
+
+    name
+        As the host lists it.
+    stamp
+        Changes when the file does. Costs no reading.
+    shorthash
+        As the host writes it into `Lora hashes`; may be empty.
+    record
+        The host's own.
+    """
+
+    name: str
+    path: str
+    stamp: str
+    shorthash: str
+    record: Any
+
+
+class Host(Protocol):
+    """One WebUI. All calls come from the thread that makes the picture."""
+
+    name: str
+
+    def model_token(self) -> Hashable:
+        """Equal for equal loaded models: deltas loaded under one token fit no other."""
+
+    def resolve(self, name: str) -> LoraFile:
+        """The file that `<lora:name>` means, by stem or alias. Raises NotFoundError with the nearest name."""
+
+    def load(self, file: LoraFile) -> LoraWeights:
+        """Read a LoRA and match it to the loaded model. Raises FileError, MismatchError."""
+
+    def apply(self, fused: Sequence[FusedLora]) -> None:
+        """Make these fusions, and no others, part of the model, beside whatever the host itself has activated.
+
+        To be called after the host activated its own networks. Nothing is half applied: on an error (HostError)
+        everything is as before.
+        """
+
+    def clear(self) -> None:
+        """Leave the model as the host itself would have it."""

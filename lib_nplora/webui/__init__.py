@@ -1,0 +1,1 @@
+"""What the WebUI sees of us. Only ever imported inside one."""

@@ -1,0 +1,87 @@
+"""Our place in the host's activation of extra networks.
+
+Every picture, every hires pass, every inner pass of another extension and every refiner switch calls
+`modules.extra_networks.activate(p, data)`, with that pass's tags. We stand around that one function: fuse before it, so
+that LoRAs with an honoured role can be left out of it, and apply after it, when the host's own LoRAs are in place.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from modules import extra_networks
+
+from ..session import Plan, Session
+from .prompt import TAG, left_to_host, read
+
+
+class NploraNetwork(extra_networks.ExtraNetwork):  # type: ignore[misc]
+    """Makes the tag known to the host, and ends the fusion with the job."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(TAG)
+        self._session = session
+
+    def activate(self, p: Any, params_list: list[Any]) -> None:
+        """The function around the host's `activate` sees to it."""
+
+    def deactivate(self, p: Any) -> None:
+        self._session.clear()
+
+
+def install(session: Session) -> Callable[[], None]:
+    """Stand around the host's `activate`. Returns the undo."""
+    original = extra_networks.activate
+    installed = True
+
+    @functools.wraps(original)
+    def activate(p: Any, extra_network_data: Any) -> Any:
+        if not installed:
+            return original(p, extra_network_data)
+        plan = session.prepare(read(extra_network_data or {}))
+        result = original(p, left_to_host(extra_network_data, plan))
+        _report(p, plan, session.apply(plan))
+        return result
+
+    def undo() -> None:
+        """Another extension may stand around us by now: then we stay in place and do nothing."""
+        nonlocal installed
+        installed = False
+        session.clear()
+        extra_networks.extra_network_registry.pop(TAG, None)
+        if extra_networks.activate is activate:
+            extra_networks.activate = original
+
+    extra_networks.register_extra_network(NploraNetwork(session))
+    extra_networks.activate = activate
+    return undo
+
+
+def _report(p: Any, plan: Plan, failed: list[str]) -> None:
+    for comment in (*plan.comments, *failed):
+        p.comment(comment)
+    if plan.stale_text:
+        _forget_encoded_text(p)
+    if plan.files:
+        _add_hashes(p, plan)
+
+
+def _forget_encoded_text(p: Any) -> None:
+    """The host keeps encoded text by its tags, in lists shared by all pictures: empty them in place."""
+    for name in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc"):
+        cache = getattr(p, name, None)
+        if isinstance(cache, list):
+            cache[:] = [None] * len(cache)
+
+
+def _add_hashes(p: Any, plan: Plan) -> None:
+    """Name the fused LoRAs where the host names its own: Civitai and the paste button look there."""
+    if not hasattr(p, "lora_hashes"):
+        return
+    for name, file in plan.files.items():
+        if file.shorthash:
+            p.lora_hashes[name.replace(":", "").replace(",", "")] = file.shorthash
+    if p.lora_hashes:
+        p.extra_generation_params["Lora hashes"] = ", ".join(f"{k}: {v}" for k, v in p.lora_hashes.items())

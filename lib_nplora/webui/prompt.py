@@ -1,0 +1,53 @@
+"""The tags that a host has parsed out of a prompt, as requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ..errors import RequestError
+from ..request import FusionRequest, has_role, parse_roles, parse_tag
+from ..session import Asked, Plan
+
+TAG = "nplora"
+LORA_TAGS = ("lora", "lyco")
+"""The names that the built-in LoRA extension answers to."""
+
+T = TypeVar("T")
+ExtraNetworkData = Mapping[str, Sequence[Any]]
+"""The host's own: tag name -> one value a tag, whose `items` are the pieces between the colons."""
+
+
+def read(data: ExtraNetworkData) -> list[Asked]:
+    """Everything that a prompt asks of us: one request for each <nplora:>, one for all roles together."""
+    asked = [Asked(_text(TAG, items), _parsed(parse_tag, items)) for items in map(_items, data.get(TAG, ()))]
+    roles = [(name, items) for name in LORA_TAGS for items in map(_items, data.get(name, ())) if has_role(items)]
+    if roles:
+        text = " ".join(_text(name, items) for name, items in roles)
+        asked.append(Asked(text, _parsed(parse_roles, [items for _, items in roles]), by_role=True))
+    return asked
+
+
+def left_to_host(data: ExtraNetworkData, plan: Plan) -> ExtraNetworkData:
+    """What the host itself shall still activate: all but the LoRAs whose roles are honoured."""
+    if not any(asked.by_role for asked in plan.honoured):
+        return data
+    return {
+        name: [params for params in tags if name not in LORA_TAGS or not has_role(_items(params))]
+        for name, tags in data.items()
+    }
+
+
+def _parsed(parse: Callable[[T], FusionRequest], pieces: T) -> FusionRequest | RequestError:
+    try:
+        return parse(pieces)
+    except RequestError as error:
+        return error
+
+
+def _items(params: Any) -> list[str]:
+    return [str(item) for item in params.items]
+
+
+def _text(name: str, items: Sequence[str]) -> str:
+    return f"<{':'.join([name, *items])}>"

@@ -1,0 +1,351 @@
+"""What every host must give its users. Runs on the stand-ins in CI, and on the real hosts where they are.
+
+The numbers in the names: 1 weights, 2 limits of mu, 3 spellings and neighbours, 4 reversibility, 5 kinds of job,
+6 other callers, 7 no work twice, 8 infotext.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from .driver import Driver, content_inside_style, factors, fused, write_lora
+
+HARD = float("inf")
+SWITCHES = int(os.environ.get("NPLORA_SWITCHES", "50"))
+
+
+class Loras:
+    """The files that the suite plays with, in the host's LoRA folder."""
+
+    def __init__(self, driver: Driver) -> None:
+        folder = driver.lora_dir
+        modules = driver.modules
+        unet_only = tuple(module for module in modules if module.name.startswith("lora_unet"))
+        half = len(unet_only) // 2
+        self.dog = write_lora(folder / "dog.safetensors", modules, seed=1, rank=4, alpha=2)
+        self.vangogh = write_lora(folder / "vangogh.safetensors", modules, seed=2, rank=6)
+        self.hat = write_lora(folder / "hat.safetensors", unet_only, seed=3, rank=2, alpha=1)
+        self.odd = write_lora(folder / "Van Gogh, v1.5 (röt).safetensors", modules, seed=4, rank=3)
+        self.aliased = write_lora(
+            folder / "file_0007.safetensors", modules, seed=5, metadata={"ss_output_name": "My Alias"}
+        )
+        self.first_half = write_lora(folder / "first.safetensors", unet_only[:half], seed=6)
+        self.second_half = write_lora(folder / "second.safetensors", unet_only[half:], seed=7)
+        wider = tuple(type(m)(m.name, m.out, m.inp + 8, m.kernel) for m in modules)
+        self.other_model = write_lora(folder / "sdxl_thing.safetensors", wider, seed=8)
+        self.broken = folder / "broken.safetensors"
+        self.broken.write_bytes(self.dog.read_bytes()[:-1000])
+
+
+class HostContract:
+    """Needs a fixture `driver` of class scope; `loras` and `plain` stand in tests/conftest.py."""
+
+    # 1: weights
+
+    @pytest.mark.parametrize(
+        ("tag", "options"),
+        [
+            ("<nplora:dog:vangogh>", {"mu": 0.5}),
+            ("<nplora:dog:vangogh:0.5>", {"mu": 0.5}),
+            ("<nplora:dog:vangogh:hard>", {"mu": HARD}),
+            ("<nplora:dog:vangogh:10:c=0.7:s=-1.2>", {"mu": 10, "c": 0.7, "s": -1.2}),
+            ("<nplora:dog:vangogh:1:te=0.3:unet=0.8>", {"mu": 1, "te": 0.3, "unet": 0.8}),
+            ("<nplora:dog:vangogh:hard:k=2>", {"mu": HARD, "k": 2}),
+        ],
+    )
+    def test_1_every_layer_holds_the_fusion(self, driver, loras, plain, tag, options):
+        picture = driver.generate(f"a cat {tag}")
+        assert picture.pixels != plain
+        found = driver.compare(fused(loras.dog, loras.vangogh, **options))
+        assert found.unet < 1e-4
+        assert found.te < 1e-4
+        assert found.outside == 0
+
+    # 2: the limits of mu
+
+    def test_2_mu_0_is_two_ordinary_tags(self, driver, loras):
+        driver.generate("a cat <lora:dog:1><lora:vangogh:1>")
+        merged = {name: driver.delta(name) for name in _some(driver)}
+        driver.generate("a cat <nplora:dog:vangogh:0>")
+        for name, expected in merged.items():
+            error = ((driver.delta(name) - expected) ** 2).sum() / (expected**2).sum()
+            assert error**0.5 < 1e-5, name
+        assert driver.compare(fused(loras.dog, loras.vangogh, 0)).worst < 1e-5
+
+    def test_2_direct_is_mu_0_whatever_mu(self, driver, loras):
+        driver.generate("a cat <nplora:dog:vangogh:7:method=direct>")
+        assert driver.compare(fused(loras.dog, loras.vangogh, 0)).worst < 1e-5
+
+    def test_2_hard_leaves_the_content_nothing_inside_the_style(self, driver, loras):
+        driver.generate("a cat <nplora:dog:vangogh:hard>")
+        contents, styles = factors(loras.dog), factors(loras.vangogh)
+        for name in _some(driver):
+            assert content_inside_style(driver.delta(name), contents[name], styles[name]) < 1e-5, name
+
+    # 3: spellings and neighbours
+
+    @pytest.mark.parametrize(
+        "prompt",
+        [
+            "a cat <lora:hat:0.5> <nplora:dog:vangogh:0.5>",
+            "a cat <nplora:dog:vangogh:0.5> <lora:hat:0.5>",
+            "<lora:hat:0.5> a cat <lora:dog:1:role=content> <lora:vangogh:1:role=style:mu=0.5>",
+            "a cat <lora:vangogh:1:role=style> <lora:hat:0.5> <lora:dog:1:role=content:mu=0.5>",
+        ],
+    )
+    def test_3_ordinary_tags_work_beside_it(self, driver, loras, prompt):
+        driver.generate(prompt)
+        expected = fused(loras.dog, loras.vangogh, 0.5)
+        for name, (up, down) in factors(loras.hat).items():
+            expected[name] = _sum(expected[name], (0.5 * up, down))
+        found = driver.compare(expected)
+        assert found.worst < 1e-4
+        assert found.outside == 0
+
+    def test_3_roles_take_the_weights_of_their_tags(self, driver, loras):
+        driver.generate("a cat <lora:dog:0.7:role=content:mu=2> <lora:vangogh:0.4:role=style>")
+        assert driver.compare(fused(loras.dog, loras.vangogh, 2, c=0.7, s=0.4)).worst < 1e-4
+
+    def test_3_odd_names_and_aliases(self, driver, loras):
+        driver.generate("a cat <nplora:Van Gogh, v1.5 (röt):My Alias:1>")
+        assert driver.compare(fused(loras.odd, loras.aliased, 1)).worst < 1e-4
+        driver.generate("a cat <nplora:Van Gogh, v1.5 (röt):file_0007:1>")
+        assert driver.compare(fused(loras.odd, loras.aliased, 1)).worst < 1e-4
+
+    def test_3_two_fusions_add_up(self, driver, loras):
+        driver.generate("a cat <nplora:dog:vangogh:0.5> <nplora:hat:vangogh:hard:s=0>")
+        first, second = fused(loras.dog, loras.vangogh, 0.5), fused(loras.hat, loras.vangogh, HARD, s=0)
+        assert driver.compare({name: _sum(first[name], second[name]) for name in first}).worst < 1e-4
+
+    def test_3_layers_of_one_lora_only_are_added_as_they_are(self, driver, loras):
+        picture = driver.generate("a cat <nplora:first:second:hard>")
+        assert driver.compare(fused(loras.first_half, loras.second_half, HARD)).worst < 1e-4
+        (comment,) = picture.comments
+        assert "no layer in common" in comment
+
+    # what a user can get wrong
+
+    @pytest.mark.parametrize(
+        ("tag", "reasons"),
+        [
+            ("<nplora:dog:vangog:0.5>", ["no LoRA called 'vangog'", "Did you mean 'vangogh'?"]),
+            ("<nplora:dog>", ["the style is missing", "<nplora:dog:style>"]),
+            ("<nplora:dog:vangogh:-1>", ["mu=-1 is negative"]),
+            ("<nplora:dog:vangogh:nan>", ["mu=nan is not a finite number"]),
+            ("<nplora:dog:vangogh:0.5:metod=np>", ["unknown key 'metod'", "Did you mean 'method'?"]),
+            ("<nplora:dog:vangogh:0.5:method=nq>", ["no method 'nq'", "Known: np, direct."]),
+            ("<nplora:dog:dog:0.5>", ["'dog' would be content and style at once"]),
+            ("<nplora:file_0007:My Alias>", ["'file_0007' and 'My Alias' would be content and style at once"]),
+            ("<nplora:dog:sdxl_thing:0.5>", ["'sdxl_thing'", "another model"]),
+            ("<nplora:dog:broken:0.5>", ["'broken' cannot be read"]),
+        ],
+    )
+    def test_a_wrong_tag_says_why_and_changes_nothing(self, driver, loras, plain, tag, reasons):
+        picture = driver.generate(f"a cat {tag}")
+        (comment,) = picture.comments
+        assert tag in comment
+        for reason in reasons:
+            assert reason in comment
+        assert picture.pixels == plain
+        assert driver.compare({}).outside == 0
+
+    def test_a_wrong_tag_leaves_the_others_alone(self, driver, loras):
+        alone = driver.generate("a cat <lora:hat:0.5>")
+        picture = driver.generate("a cat <nplora:dog:nobody> <lora:hat:0.5>")
+        assert len(picture.comments) == 1
+        assert picture.pixels == alone.pixels
+        picture = driver.generate("a cat <nplora:dog:nobody> <nplora:dog:vangogh:1>")
+        assert driver.compare(fused(loras.dog, loras.vangogh, 1)).worst < 1e-4
+
+    @pytest.mark.parametrize(
+        ("roles", "reason"),
+        [
+            ("<lora:dog:0.8:role=content>", "no LoRA has role=style"),
+            ("<lora:dog:0.8:role=stile>", "no role 'stile'"),
+        ],
+    )
+    def test_a_role_without_its_partner_is_an_ordinary_tag(self, driver, loras, roles, reason):
+        picture = driver.generate(f"a cat {roles}")
+        assert reason in picture.comments[0]
+        assert roles in picture.comments[0]
+        assert picture.pixels == driver.generate("a cat <lora:dog:0.8>").pixels
+
+    # 4: reversibility
+
+    def test_4_a_b_a_gives_the_same_pixels(self, driver, loras):
+        first = driver.generate("a cat <nplora:dog:vangogh:0.5>").pixels
+        assert driver.generate("a cat <nplora:dog:vangogh:hard>").pixels != first
+        assert driver.generate("a cat <nplora:dog:vangogh:0.5>").pixels == first
+
+    def test_4_removed_is_never_there(self, driver, loras, plain):
+        driver.generate("a cat")
+        before = driver.fingerprint()
+        driver.generate("a cat <nplora:dog:vangogh:0.5>")
+        assert driver.fingerprint() != before
+        picture = driver.generate("a cat")
+        assert picture.pixels == plain
+        assert picture.comments == ()
+        assert driver.fingerprint() == before
+
+    def test_4_many_switches_leave_no_drift(self, driver, loras, plain):
+        prompts = {
+            "a cat": plain,
+            "a cat <nplora:dog:vangogh:0.5>": None,
+            "a cat <nplora:dog:vangogh:hard> <lora:hat:1>": None,
+            "a cat <lora:dog:1> <nplora:hat:vangogh:2:k=1>": None,
+            "a cat <lora:hat:1>": None,
+            "a cat <nplora:dog:nobody>": plain,
+        }
+        rng = random.Random(0)
+        for prompt in rng.choices(list(prompts), k=SWITCHES):
+            pixels = driver.generate(prompt).pixels
+            assert pixels == (prompts[prompt] or pixels), prompt
+            prompts[prompt] = pixels
+        driver.generate("a cat")
+        assert driver.compare({}).outside == 0
+
+    # 5: kinds of job
+
+    def test_5_batches(self, driver, loras):
+        tag = "a cat <nplora:dog:vangogh:0.5>"
+        pixels = driver.generate(tag, batch_size=2, n_iter=2).pixels
+        assert driver.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-4
+        assert len(set(pixels)) == 4
+        assert driver.generate(tag, batch_size=2, n_iter=2).pixels == pixels
+
+    def test_5_hires_with_the_same_tag(self, driver, loras):
+        tag = "a cat <nplora:dog:vangogh:0.5>"
+        picture = driver.generate(tag, hr_prompt="")
+        assert driver.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-4
+        assert picture.pixels == driver.generate(tag, hr_prompt=tag).pixels
+
+    def test_5_hires_with_another_tag(self, driver, loras):
+        first = driver.generate("a cat <nplora:dog:vangogh:0.5>", hr_prompt="a cat <nplora:dog:vangogh:hard>")
+        assert driver.compare(fused(loras.dog, loras.vangogh, HARD)).worst < 1e-4
+        same = driver.generate("a cat <nplora:dog:vangogh:0.5>", hr_prompt="")
+        again = driver.generate("a cat <nplora:dog:vangogh:0.5>", hr_prompt="a cat <nplora:dog:vangogh:hard>")
+        assert first.pixels == again.pixels != same.pixels
+
+    def test_5_hires_with_a_tag_in_one_pass_only(self, driver, loras, plain):
+        first_only = driver.generate("a cat <nplora:dog:vangogh:0.5>", hr_prompt="a cat")
+        assert driver.compare({}).outside == 0
+        second_only = driver.generate("a cat", hr_prompt="a cat <nplora:dog:vangogh:0.5>")
+        assert driver.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-4
+        neither = driver.generate("a cat", hr_prompt="a cat")
+        assert len({first_only.pixels, second_only.pixels, neither.pixels}) == 3
+        assert driver.generate("a cat").pixels == plain
+
+    def test_5_img2img(self, driver, loras):
+        without = driver.generate("a cat", img2img=True)
+        picture = driver.generate("a cat <nplora:dog:vangogh:0.5>", img2img=True)
+        assert picture.pixels != without.pixels
+        assert driver.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-4
+
+    def test_5_a_replaced_file_is_read_again(self, driver, loras, tmp_path):
+        folder: Path = driver.lora_dir
+        changing = folder / "changing.safetensors"
+        shutil.copy(loras.dog, changing)
+        before = driver.generate("a cat <nplora:changing:vangogh:0.5>")
+        assert driver.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-4
+        os.replace(shutil.copy(loras.odd, tmp_path / "new.safetensors"), changing)
+        after = driver.generate("a cat <nplora:changing:vangogh:0.5>")
+        assert driver.compare(fused(loras.odd, loras.vangogh, 0.5)).worst < 1e-4
+        assert after.pixels == driver.generate("a cat <nplora:Van Gogh, v1.5 (röt):vangogh:0.5>").pixels
+        assert before.pixels != after.pixels
+        assert _hashes(before) != _hashes(after)
+
+    def test_5_a_file_that_appears_is_found(self, driver, loras, plain):
+        late = driver.lora_dir / "late.safetensors"
+        late.unlink(missing_ok=True)
+        tag = "a cat <nplora:late:vangogh:0.5>"
+        assert "no LoRA called 'late'" in driver.generate(tag).comments[0]
+        shutil.copy(loras.dog, late)
+        expected = driver.generate("a cat <nplora:dog:vangogh:0.5>").pixels
+        assert driver.generate(tag).pixels == expected
+
+    def test_5_a_checkpoint_switched_between_two_pictures(self, driver, loras):
+        here = driver.generate("a cat <nplora:dog:vangogh:0.5>").pixels
+        driver.switch_checkpoint()
+        try:
+            there_plain = driver.generate("a cat").pixels
+            there = driver.generate("a cat <nplora:dog:vangogh:0.5>").pixels
+            assert driver.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-4
+            assert len({here, there, there_plain}) == 3
+        finally:
+            driver.switch_checkpoint()
+        assert driver.generate("a cat <nplora:dog:vangogh:0.5>").pixels == here
+
+    # 6: other callers
+
+    @pytest.mark.parametrize("scripts", ["none", "other"])
+    def test_6_an_inner_pass_gets_the_fusion(self, driver, loras, scripts):
+        tag = "a cat <nplora:dog:vangogh:0.5>"
+        inner = driver.generate(tag, inner=(scripts, tag)).inner
+        assert driver.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-4
+        assert inner == driver.generate("a cat", inner=(scripts, tag)).inner
+        without = driver.generate(tag, inner=(scripts, "a cat")).inner
+        assert driver.compare({}).outside == 0
+        assert inner != without == driver.generate("a cat", inner=(scripts, "a cat")).inner
+
+    def test_6_disable_extra_networks_gets_none(self, driver, loras, plain):
+        """With another text, because the host reuses what it encoded for the same text and tags."""
+        driver.generate("a cat <nplora:dog:vangogh:0.5>")
+        picture = driver.generate("a bird <nplora:dog:vangogh:0.5>", disable_extra_networks=True)
+        assert driver.compare({}).outside == 0
+        assert picture.pixels == driver.generate("a bird").pixels
+
+    # 7: no work twice
+
+    def test_7_another_mu_reads_and_decomposes_nothing(self, driver, loras):
+        driver.generate("a cat <nplora:dog:vangogh:0.5>")
+        before = dict(driver.counts())
+        driver.generate("a cat <nplora:dog:vangogh:0.6>")
+        driver.generate("a cat <nplora:dog:vangogh:hard:c=0.5:k=2>")
+        assert dict(driver.counts()) == before
+        driver.generate("a cat <nplora:hat:vangogh:0.5>")
+        assert driver.counts()["loads"] >= before["loads"]
+        assert before["loads"] > 0
+        assert before["decompositions"] > 0
+
+    # 8: infotext
+
+    @pytest.mark.parametrize(
+        "tags",
+        [
+            "<nplora:dog:vangogh:0.5:c=0.8>",
+            "<lora:dog:0.8:role=content> <lora:vangogh:1:role=style:mu=0.5>",
+        ],
+    )
+    def test_8_the_infotext_holds_the_tag_and_both_hashes(self, driver, loras, tags):
+        picture = driver.generate(f"a cat {tags}")
+        assert f"a cat {tags}" in picture.infotext
+        assert set(_hashes(picture)) == {"dog", "vangogh"}
+        assert _hashes(picture) == _hashes(driver.generate("a cat <lora:dog:1> <lora:vangogh:1>"))
+
+    def test_8_nothing_of_ours_stands_in_other_pictures(self, driver, loras):
+        infotext = driver.generate("a cat").infotext
+        assert "nplora" not in infotext.lower()
+        assert "Lora hashes" not in infotext
+
+
+def _some(driver: Driver) -> list[str]:
+    """Names of layers of every kind and part, few enough to be fetched one by one."""
+    names = [module.name for module in driver.modules]
+    return names[:: max(1, len(names) // 12)]
+
+
+def _sum(*parts):
+    import numpy as np
+
+    return np.concatenate([up for up, _ in parts], axis=1), np.concatenate([down for _, down in parts])
+
+
+def _hashes(picture) -> dict[str, str]:
+    _, found, rest = picture.infotext.partition('Lora hashes: "')
+    assert found, picture.infotext
+    return dict(pair.split(": ") for pair in rest.split('"')[0].split(", "))

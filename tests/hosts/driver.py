@@ -1,0 +1,190 @@
+"""How the contract suite drives a host, real or stand-in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+Factors = tuple[np.ndarray, np.ndarray]
+"""up (out, rank) and down (rank, in), float64."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A layer that a LoRA can change, by its kohya name."""
+
+    name: str
+    out: int
+    inp: int
+    kernel: int = 0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What came out.
+
+    pixels
+        One hash a picture.
+    inner
+        Pixels of the inner pass, if one was asked for.
+    """
+
+    pixels: tuple[str, ...]
+    infotext: str
+    comments: tuple[str, ...]
+    inner: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The model's weights against a reference.
+
+    unet, te
+        Worst relative Frobenius error of (weight - original) over the layers of that part.
+    outside
+        Largest absolute change of any layer that the reference does not name.
+    """
+
+    unet: float
+    te: float
+    outside: float
+
+    @property
+    def worst(self) -> float:
+        return max(self.unet, self.te)
+
+
+class Driver(ABC):
+    """One running host with our extension in it."""
+
+    lora_dir: Path
+    modules: tuple[Module, ...]
+
+    @abstractmethod
+    def generate(
+        self,
+        prompt: str,
+        *,
+        hr_prompt: str | None = None,
+        batch_size: int = 1,
+        n_iter: int = 1,
+        img2img: bool = False,
+        disable_extra_networks: bool = False,
+        inner: tuple[str, str] | None = None,
+    ) -> Picture:
+        """Make pictures.
+
+        hr_prompt
+            Turns hires fix on. An empty string means the host's default, which is the first prompt.
+        inner
+            (scripts, prompt) of a second pass inside the first, as face fixers run one: scripts is `none` for no script
+            runner at all, or `other` for one without our extension.
+        """
+
+    @abstractmethod
+    def compare(self, reference: Mapping[str, Factors]) -> Comparison:
+        """The weights as the last picture left them, minus the checkpoint's."""
+
+    @abstractmethod
+    def delta(self, name: str) -> np.ndarray:
+        """(weight - original) of one layer, (out, in) float32."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of every weight, to the bit."""
+
+    @abstractmethod
+    def counts(self) -> Mapping[str, int]:
+        """How often our adapter has read a LoRA (`loads`) and decomposed a layer (`decompositions`) so far."""
+
+    @abstractmethod
+    def switch_checkpoint(self) -> None:
+        """Load another checkpoint of the same family; called again, the first."""
+
+
+def write_lora(
+    path: Path,
+    modules: tuple[Module, ...],
+    *,
+    seed: int,
+    rank: int = 4,
+    alpha: float | None = None,
+    dtype: torch.dtype = torch.float32,
+    metadata: dict[str, str] | None = None,
+) -> Path:
+    """A random kohya LoRA, strong enough to change a picture."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for module in modules:
+        fan_in = module.inp * max(module.kernel, 1) ** 2
+        up = torch.randn(module.out, rank, generator=generator) / rank**0.5
+        down = torch.randn(rank, fan_in, generator=generator) / fan_in**0.5
+        if module.kernel:
+            up, down = up[..., None, None], down.reshape(rank, module.inp, module.kernel, module.kernel)
+        tensors[f"{module.name}.lora_up.weight"] = up.to(dtype).contiguous()
+        tensors[f"{module.name}.lora_down.weight"] = down.to(dtype).contiguous()
+        tensors[f"{module.name}.alpha"] = torch.tensor(float(rank if alpha is None else alpha))
+    save_file(tensors, path, metadata=metadata)
+    return path
+
+
+def factors(path: Path) -> dict[str, Factors]:
+    """A kohya LoRA's deltas in float64, read without any code of ours."""
+    tensors = {name: tensor.double().numpy() for name, tensor in load_file(path).items()}
+    result = {}
+    for name in tensors:
+        base, dot, _ = name.partition(".lora_down.weight")
+        if dot:
+            down = tensors[name].reshape(len(tensors[name]), -1)
+            up = tensors[f"{base}.lora_up.weight"].reshape(-1, len(down))
+            result[base] = up * (tensors[f"{base}.alpha"].item() / len(down)), down
+    return result
+
+
+def fused(
+    content: Path,
+    style: Path,
+    mu: float,
+    *,
+    c: float = 1.0,
+    s: float = 1.0,
+    te: float = 1.0,
+    unet: float = 1.0,
+    k: int | None = None,
+) -> dict[str, Factors]:
+    """What `<nplora:content:style:mu:...>` means, in float64: dW_s + dW_c (I - beta V V^T), NP-LoRA Eq. 26-28."""
+    contents, styles = factors(content), factors(style)
+    beta = 1.0 if mu == float("inf") else mu / (1 + mu)
+    result = {}
+    for name in {**contents, **styles}:
+        weight = te if name.startswith("lora_te") else unet
+        parts = []
+        if name in styles:
+            up_s, down_s = styles[name]
+            parts.append((s * weight * up_s, down_s))
+        if name in contents:
+            up_c, down_c = contents[name]
+            if name in styles:
+                q, r = np.linalg.qr(down_s.T)
+                _, _, vt = np.linalg.svd(up_s @ r.T, full_matrices=False)
+                v = (q @ vt.T)[:, :k]
+                down_c = down_c - beta * (down_c @ v) @ v.T
+            parts.append((c * weight * up_c, down_c))
+        result[name] = (
+            np.concatenate([up for up, _ in parts], axis=1),
+            np.concatenate([down for _, down in parts]),
+        )
+    return result
+
+
+def content_inside_style(measured: np.ndarray, content: Factors, style: Factors) -> float:
+    """Share of the content's energy that a fused delta (out, in) still has inside the style's subspace V."""
+    style_dense = style[0] @ style[1]
+    q, _ = np.linalg.qr(style[1].T)
+    return float(np.square((measured - style_dense) @ q).sum() / np.square(content[0] @ content[1]).sum())

@@ -1,0 +1,350 @@
+"""What A1111 and the Forges have in common, as far as our extension can see it: a small host with real torch layers.
+
+Signatures, order of calls and traps are those of the real ones (A1111 1.10.1, Forge f2.0.1, Forge Neo 2.26); the model
+has a few layers, and a picture is what comes out of its forward passes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import types
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from ..driver import Module
+
+MODULES = (
+    Module("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 24, 24),
+    Module("lora_te_text_model_encoder_layers_0_mlp_fc1", 48, 24),
+    Module("lora_te_text_model_encoder_layers_0_mlp_fc2", 24, 48),
+    Module("lora_unet_down_blocks_0_attentions_0_proj_in", 32, 32, 1),
+    Module("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", 32, 32),
+    Module("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k", 32, 24),
+    Module("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_0_proj", 64, 32),
+    Module("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_2", 32, 64),
+    Module("lora_unet_down_blocks_0_resnets_0_conv1", 32, 32, 3),
+    Module("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0", 32, 32),
+)
+"""The layers of the small model, by their names in LoRA files."""
+
+NAMES = tuple(layer.name for layer in MODULES)
+
+
+def attribute(name: str) -> str:
+    """The layer's attribute in the small model."""
+    return re.sub(r"^lora_(te|unet)_", "", name)
+
+
+class Layers(torch.nn.Module):
+    """One part of the small model: layers that are really run, one after the other."""
+
+    def __init__(self, prefix: str, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        for module in MODULES:
+            if module.name.startswith(prefix):
+                layer: torch.nn.Module = (
+                    torch.nn.Conv2d(module.inp, module.out, module.kernel, padding=module.kernel // 2)
+                    if module.kernel
+                    else torch.nn.Linear(module.inp, module.out)
+                )
+                for parameter in layer.parameters():
+                    parameter.data = torch.randn(parameter.shape, generator=generator) / 6
+                    parameter.requires_grad_(False)
+                self.add_module(attribute(module.name), layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, n) -> (batch, n); each layer sees as much of x as it takes, and adds to it."""
+        for layer in self.children():
+            if isinstance(layer, torch.nn.Conv2d):
+                y = layer(x[:, : layer.in_channels, None, None].expand(-1, -1, 2, 2)).mean((2, 3))
+            else:
+                y = layer(x[:, : layer.in_features])
+            x = torch.tanh(x + torch.nn.functional.pad(y, (0, x.shape[1] - y.shape[1])))
+        return x
+
+
+WIDTH = 64
+
+
+def module(name: str, **attributes: Any) -> types.ModuleType:
+    """A module object with these attributes."""
+    made = types.ModuleType(name)
+    vars(made).update(attributes)
+    return made
+
+
+# modules.extra_networks
+
+
+class ExtraNetworkParams:
+    def __init__(self, items=None):
+        self.items = items or []
+        self.positional = [item for item in self.items if item.count("=") != 1]
+        self.named = dict(item.split("=") for item in self.items if item.count("=") == 1)
+
+    def __eq__(self, other):
+        return self.items == other.items
+
+
+class ExtraNetwork:
+    def __init__(self, name):
+        self.name = name
+
+    def activate(self, p, params_list):
+        raise NotImplementedError
+
+    def deactivate(self, p):
+        raise NotImplementedError
+
+
+def extra_networks_module(display) -> types.ModuleType:
+    """`modules.extra_networks`; errors of a network go to `display` and no further, as in the hosts."""
+    this = module("modules.extra_networks", ExtraNetwork=ExtraNetwork, ExtraNetworkParams=ExtraNetworkParams)
+    this.extra_network_registry = registry = {}
+
+    def initialize():
+        registry.clear()
+
+    def register_extra_network(extra_network):
+        registry[extra_network.name] = extra_network
+
+    def ordered(extra_network_data):
+        mentioned = {registry[name]: args for name, args in extra_network_data.items() if name in registry}
+        return {**mentioned, **{network: [] for network in registry.values() if network not in mentioned}}
+
+    def activate(p, extra_network_data):
+        for network, args in ordered(extra_network_data).items():
+            try:
+                network.activate(p, list(args))
+            except Exception as error:
+                display(error)
+        if p.scripts is not None:
+            p.scripts.after_extra_networks_activate(p, extra_network_data=extra_network_data)
+
+    def deactivate(p, extra_network_data):
+        for network in ordered(extra_network_data):
+            network.deactivate(p)
+
+    def parse_prompt(prompt):
+        found = defaultdict(list)
+
+        def take(match):
+            found[match.group(1)].append(ExtraNetworkParams(items=match.group(2).split(":")))
+            return ""
+
+        return re.sub(r"<(\w+):([^>]+)>", take, prompt), found
+
+    def parse_prompts(prompts):
+        parsed = [parse_prompt(prompt) for prompt in prompts]
+        return [text for text, _ in parsed], parsed[0][1]
+
+    for function in (initialize, register_extra_network, activate, deactivate, parse_prompt, parse_prompts):
+        setattr(this, function.__name__, function)
+    return this
+
+
+# modules.script_callbacks
+
+
+class Callbacks:
+    """`modules.script_callbacks`: what scripts registered, emptied on a reload of the UI."""
+
+    def __init__(self) -> None:
+        self.before_ui: list = []
+        self.script_unloaded: list = []
+
+    def module(self) -> types.ModuleType:
+        return module(
+            "modules.script_callbacks",
+            on_before_ui=lambda callback, *, name=None: self.before_ui.append(callback),
+            on_script_unloaded=lambda callback, *, name=None: self.script_unloaded.append(callback),
+        )
+
+
+# the built-in LoRA extension's list
+
+
+class NetworkOnDisk:
+    def __init__(self, name, filename):
+        self.name = name
+        self.filename = filename
+        self.metadata = _metadata(filename)
+        self.alias = self.metadata.get("ss_output_name", name)
+        self.hash = hashlib.sha256(Path(filename).read_bytes()).hexdigest()
+        self.shorthash = self.hash[:12]
+
+    def read_hash(self):
+        pass
+
+
+def _metadata(filename):
+    try:
+        with safe_open(filename, "pt") as tensors:
+            return tensors.metadata() or {}
+    except Exception:
+        return {}
+
+
+def add_lora_list(networks: types.ModuleType, lora_dir: Path) -> None:
+    """Give `networks` the hosts' tables of files and aliases, and the function that fills them."""
+    networks.available_networks = {}
+    networks.available_network_aliases = {}
+    networks.forbidden_network_aliases = {}
+    networks.loaded_networks = []
+
+    def list_available_networks():
+        networks.available_networks.clear()
+        networks.available_network_aliases.clear()
+        networks.forbidden_network_aliases.clear()
+        networks.forbidden_network_aliases.update({"none": 1, "Addams": 1})
+        for path in sorted(lora_dir.glob("*.safetensors")):
+            entry = NetworkOnDisk(path.stem, str(path))
+            networks.available_networks[entry.name] = entry
+            if entry.alias in networks.available_network_aliases:
+                networks.forbidden_network_aliases[entry.alias.lower()] = 1
+            networks.available_network_aliases[entry.name] = entry
+            networks.available_network_aliases[entry.alias] = entry
+
+    def on_disk(names):
+        def find(name):
+            if name.lower() in networks.forbidden_network_aliases:
+                return networks.available_networks.get(name)
+            return networks.available_network_aliases.get(name)
+
+        if any(find(name) is None for name in names):
+            list_available_networks()
+        return [find(name) for name in names]
+
+    networks.list_available_networks = list_available_networks
+    networks.networks_on_disk = on_disk
+    list_available_networks()
+
+
+class ExtraNetworkLora(ExtraNetwork):
+    """The built-in `lora`: weights, loading, hashes."""
+
+    def __init__(self, networks):
+        super().__init__("lora")
+        self.networks = networks
+
+    def activate(self, p, params_list):
+        names, te_multipliers, unet_multipliers, dyn_dims = [], [], [], []
+        for params in params_list:
+            te = float(params.positional[1]) if len(params.positional) > 1 else 1.0
+            te = float(params.named.get("te", te))
+            unet = float(params.positional[2]) if len(params.positional) > 2 else te
+            names.append(params.positional[0])
+            te_multipliers.append(te)
+            unet_multipliers.append(float(params.named.get("unet", unet)))
+            dyn_dims.append(None)
+        self.networks.load_networks(names, te_multipliers, unet_multipliers, dyn_dims)
+        if not getattr(p, "is_hr_pass", False) or not hasattr(p, "lora_hashes"):
+            p.lora_hashes = {}
+        for item in self.networks.loaded_networks:
+            p.lora_hashes[item.mentioned_name.replace(",", "").replace(":", "")] = item.network_on_disk.shorthash
+        if p.lora_hashes:
+            p.extra_generation_params["Lora hashes"] = ", ".join(f"{k}: {v}" for k, v in p.lora_hashes.items())
+
+    def deactivate(self, p):
+        pass
+
+
+# modules.processing
+
+
+class Runner:
+    """`p.scripts`: a list of callbacks, ours not among them unless we add one."""
+
+    def __init__(self, postprocess=None):
+        self.postprocess = postprocess
+
+    def after_extra_networks_activate(self, p, *args, **kwargs):
+        pass
+
+
+_CACHES: dict[str, list] = {}
+
+
+@dataclass(eq=False)
+class Processing:
+    """`StableDiffusionProcessing`: `cached_*` are shared by all pictures, as in the hosts."""
+
+    host: Any
+    prompt: str
+    scripts: Runner | None
+    hr_prompt: str | None = None
+    batch_size: int = 1
+    n_iter: int = 1
+    img2img: bool = False
+    disable_extra_networks: bool = False
+    is_hr_pass: bool = False
+    comments: dict = field(default_factory=dict)
+    extra_generation_params: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("cached_c", "cached_hr_c"):
+            setattr(self, name, _CACHES.setdefault((id(self.host), name), [None, None]))
+
+    def comment(self, text):
+        self.comments[text] = 1
+
+    @property
+    def sd_model(self):
+        return self.host.sd_model
+
+    def conds(self, prompts, extra_network_data, caches):
+        data = {name: [params.items for params in tags] for name, tags in extra_network_data.items()}
+        key = (tuple(prompts), data, self.sd_model.sd_checkpoint_info.filename)
+        for cache in caches:
+            if cache[0] == key:
+                return cache[1]
+        caches[0][:] = [key, self.host.encode(prompts)]
+        return caches[0][1]
+
+
+def process_images(p: Processing):
+    """The hosts' order of things. Returns (pixels, infotext)."""
+    host = p.host
+    extra_networks = host.extra_networks
+    images = []
+    for iteration in range(p.n_iter):
+        host.begin_batch()
+        prompts, data = extra_networks.parse_prompts([p.prompt] * p.batch_size)
+        hr_prompts, hr_data = extra_networks.parse_prompts([p.hr_prompt or p.prompt] * p.batch_size)
+        if not p.disable_extra_networks:
+            extra_networks.activate(p, data)
+        host.after_activation()
+        c = p.conds(prompts, data, [p.cached_c])
+        if p.hr_prompt is not None and host.encodes_hires_first:
+            extra_networks.activate(p, hr_data)
+            hr_c = p.conds(hr_prompts, hr_data, [p.cached_hr_c, p.cached_c])
+            extra_networks.activate(p, data)
+        host.before_sampling()
+        generator = torch.Generator().manual_seed(100 + iteration)
+        noise = torch.randn(p.batch_size, WIDTH, generator=generator)
+        x = host.sample(noise * (0.7 if p.img2img else 1), c)
+        if p.hr_prompt is not None:
+            p.is_hr_pass = True
+            if not p.disable_extra_networks:
+                extra_networks.activate(p, hr_data)
+            if not host.encodes_hires_first:
+                hr_c = p.conds(hr_prompts, hr_data, [p.cached_hr_c, p.cached_c])
+            host.before_sampling()
+            x = host.sample(x + 0.3 * noise.flip(0), hr_c)
+            p.is_hr_pass = False
+        if p.scripts is not None and p.scripts.postprocess:
+            p.scripts.postprocess(p)
+        images += [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in x]
+        if not p.disable_extra_networks and data:
+            last_data = data
+    if not p.disable_extra_networks and data:
+        extra_networks.deactivate(p, last_data)
+    hashes = p.extra_generation_params.get("Lora hashes")
+    return tuple(images), p.prompt + "\nSteps: 2" + (f', Lora hashes: "{hashes}"' if hashes else "")

@@ -1,0 +1,168 @@
+"""The contract suite's hands on a stand-in."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import runpy
+import sys
+import types
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ..driver import Comparison, Driver, Picture
+from .common import MODULES, NAMES, Callbacks, Processing, Runner, extra_networks_module, module, process_images
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "nplora.py"
+
+
+class StandIn(Driver):
+    """Puts the stand-in's modules where a host's would be, and runs our script as a host does.
+
+    A dialect gives: host_modules, load_checkpoint, begin_batch, after_activation, before_sampling, encode, sample,
+    weight, original.
+    """
+
+    encodes_hires_first = False
+    modules = MODULES
+
+    def __init__(self, lora_dir: Path) -> None:
+        self.lora_dir = lora_dir
+        self.errors: list[Exception] = []
+        self.extra_networks = extra_networks_module(self.errors.append)
+        self.callbacks = Callbacks()
+        self.model_data = types.SimpleNamespace(sd_model=None)
+        self.sd_model = None
+        self._seed = 1
+        self._counts: Counter[str] = Counter()
+        self._patch = pytest.MonkeyPatch()
+
+    def start(self) -> None:
+        package = module("modules", __path__=[])
+        shared = {
+            "modules": package,
+            "modules.extra_networks": self.extra_networks,
+            "modules.script_callbacks": self.callbacks.module(),
+            "modules.sd_models": module("modules.sd_models", model_data=self.model_data),
+            **self.host_modules(),
+        }
+        for name, made in shared.items():
+            self._patch.setitem(sys.modules, name, made)
+            parent, _, child = name.rpartition(".")
+            if parent:
+                setattr(shared[parent], child, made)
+        self._forget_webui()
+        self.run_scripts()
+        self.load_checkpoint(self._seed)
+        self._count()
+
+    def stop(self) -> None:
+        self.unload_scripts()
+        self._patch.undo()
+        self._forget_webui()
+
+    def run_scripts(self) -> None:
+        """What a host does at its start and after "Reload UI"."""
+        runpy.run_path(str(SCRIPT), run_name="nplora.py")
+        self.extra_networks.initialize()
+        for callback in reversed(self.callbacks.before_ui):
+            callback()
+        self.register_builtin_lora()
+
+    def unload_scripts(self) -> None:
+        for callback in self.callbacks.script_unloaded:
+            callback()
+        self.callbacks.before_ui.clear()
+        self.callbacks.script_unloaded.clear()
+
+    @staticmethod
+    def _forget_webui() -> None:
+        """It imported another host's modules."""
+        for name in [name for name in sys.modules if name.startswith("lib_nplora.webui")]:
+            del sys.modules[name]
+
+    def _count(self) -> None:
+        fusion = importlib.import_module("lib_nplora.fusion")
+        adapter = importlib.import_module(f"lib_nplora.hosts.{self.adapter_module}")
+        for owner, name, label in (
+            (fusion, "right_svd", "decompositions"),
+            (getattr(adapter, self.adapter_class), "load", "loads"),
+        ):
+            self._patch.setattr(owner, name, self._counting(getattr(owner, name), label))
+
+    def _counting(self, function, label):
+        def counting(*args, **kwargs):
+            self._counts[label] += 1
+            return function(*args, **kwargs)
+
+        return counting
+
+    # Driver
+
+    def generate(
+        self,
+        prompt,
+        *,
+        hr_prompt=None,
+        batch_size=1,
+        n_iter=1,
+        img2img=False,
+        disable_extra_networks=False,
+        inner=None,
+    ):
+        inner_pixels: list[str] = []
+
+        def run_inner(outer: Processing) -> None:
+            scripts, inner_prompt = inner
+            p = Processing(self, inner_prompt, Runner() if scripts == "other" else None, img2img=True)
+            inner_pixels.extend(process_images(p)[0])
+
+        p = Processing(
+            self,
+            prompt,
+            Runner(run_inner if inner else None),
+            hr_prompt,
+            batch_size,
+            n_iter,
+            img2img,
+            disable_extra_networks,
+        )
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
+            pixels, infotext = process_images(p)
+        assert not self.errors, self.errors
+        return Picture(pixels, infotext, tuple(p.comments), tuple(inner_pixels))
+
+    def compare(self, reference):
+        worst = {"unet": 0.0, "te": 0.0}
+        outside = 0.0
+        for name in NAMES:
+            delta = self.delta(name)
+            if name in reference:
+                up, down = reference[name]
+                expected = up @ down
+                part = "te" if name.startswith("lora_te") else "unet"
+                error = np.linalg.norm(delta - expected) / max(np.linalg.norm(expected), 1e-12)
+                worst[part] = max(worst[part], float(error))
+            else:
+                outside = max(outside, float(np.abs(delta).max()))
+        return Comparison(worst["unet"], worst["te"], outside)
+
+    def delta(self, name):
+        return (self.weight(name) - self.original(name)).flatten(1).numpy()
+
+    def fingerprint(self):
+        digest = hashlib.sha256()
+        for name in NAMES:
+            digest.update(self.weight(name).numpy().tobytes())
+        return digest.hexdigest()
+
+    def counts(self):
+        return self._counts
+
+    def switch_checkpoint(self):
+        self._seed = 3 - self._seed
+        self.load_checkpoint(self._seed)

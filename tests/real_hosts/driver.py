@@ -1,0 +1,209 @@
+"""The contract suite's hands on a real host, which it starts by itself with a folder of its own for everything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from ..hosts.driver import Comparison, Driver, Picture
+from .sd15 import MODULES
+
+ROOT = Path(__file__).parents[2]
+PROBE = Path(__file__).parent / "probe"
+COMMON_FLAGS = ("--skip-prepare-environment", "--skip-install", "--skip-torch-cuda-test", "--api")
+
+
+@dataclass(frozen=True)
+class HostKind:
+    """How one kind of host is found and started.
+
+    variable
+        The environment variable that names its folder, which has its interpreter in venv/bin/python.
+    """
+
+    variable: str
+    flags: tuple[str, ...]
+    hires: dict[str, Any]
+
+    @property
+    def folder(self) -> Path | None:
+        named = os.environ.get(self.variable)
+        return Path(named) if named else None
+
+
+KINDS = {
+    "a1111": HostKind(
+        "NPLORA_A1111_DIR",
+        ("--use-cpu", "all", "--no-half", "--precision", "full", "--no-download-sd-model", "--skip-version-check"),
+        {"hr_upscaler": "Latent"},
+    ),
+    "forge": HostKind(
+        "NPLORA_FORGE_DIR",
+        ("--always-cpu", "--all-in-fp32", "--no-download-sd-model"),
+        {"hr_upscaler": "Latent", "hr_additional_modules": []},
+    ),
+    "neo": HostKind(
+        "NPLORA_NEO_DIR",
+        ("--cpu", "--force-fp32"),
+        {"hr_upscaler": "Lanczos", "hr_additional_modules": []},
+    ),
+}
+
+
+class RealHost(Driver):
+    """A running WebUI, spoken to over its API."""
+
+    modules = MODULES
+
+    def __init__(self, kind: HostKind, checkpoints: list[Path], data: Path, *, webui: bool = True) -> None:
+        assert kind.folder is not None
+        self._kind = kind
+        self._data = data
+        self._checkpoints = checkpoints
+        self.lora_dir = data / "models" / "Lora"
+        for folder in ("models/Lora", "models/Stable-diffusion", "extensions"):
+            (data / folder).mkdir(parents=True, exist_ok=True)
+        self._link(checkpoints[0])
+        (data / "extensions" / "sd-webui-nplora").symlink_to(ROOT)
+        shutil.copytree(PROBE, data / "extensions" / "sd-webui-nplora-probe")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self._log = (data / "log.txt").open("w+")
+        self._process = subprocess.Popen(
+            [
+                str(kind.folder / "venv" / "bin" / "python"),
+                "launch.py",
+                *COMMON_FLAGS,
+                *kind.flags,
+                *(() if webui else ("--nowebui",)),
+                "--port",
+                str(self._port),
+                "--data-dir",
+                str(data),
+            ],
+            cwd=kind.folder,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""},
+        )
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 240
+        while "Startup time" not in self.log():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"the host did not start:\n{self.log()[-4000:]}")
+            time.sleep(0.5)
+        time.sleep(1)
+
+    def log(self) -> str:
+        return (self._data / "log.txt").read_text(errors="replace")
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _call(self, route: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._port}{route}",
+            json.dumps(body or {}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=900) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{error}: {error.read()[:1000]!r}\n{self.log()[-3000:]}") from None
+
+    def generate(
+        self,
+        prompt,
+        *,
+        hr_prompt=None,
+        batch_size=1,
+        n_iter=1,
+        img2img=False,
+        disable_extra_networks=False,
+        inner=None,
+    ):
+        self._call("/nplora-probe/reset")
+        body: dict[str, Any] = {
+            "prompt": prompt,
+            "steps": 2,
+            "width": 64,
+            "height": 64,
+            "seed": 1,
+            "sampler_name": "Euler",
+            "cfg_scale": 5,
+            "batch_size": batch_size,
+            "n_iter": n_iter,
+            "disable_extra_networks": disable_extra_networks,
+        }
+        if hr_prompt is not None:
+            hires = {"enable_hr": True, "hr_prompt": hr_prompt, "hr_scale": 2, "denoising_strength": 0.7}
+            body |= hires | self._kind.hires
+        if img2img:
+            noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(noise).save(buffer, "PNG")
+            body |= {"init_images": [base64.b64encode(buffer.getvalue()).decode()], "denoising_strength": 0.7}
+        if inner:
+            body["alwayson_scripts"] = {"NP-LoRA probe": {"args": list(inner)}}
+        answer = self._call(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}", body)
+        state = self._call("/nplora-probe/state")
+        images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
+        pictures = images[-batch_size * n_iter :]
+        pixels = tuple(hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest() for image in pictures)
+        return Picture(pixels, pictures[0].info["parameters"], tuple(state["comments"]), tuple(state["inner"]))
+
+    def compare(self, reference):
+        path = self._data / "reference.safetensors"
+        tensors = {}
+        for name, (up, down) in reference.items():
+            tensors[f"{name}.up"] = torch.from_numpy(np.ascontiguousarray(up))
+            tensors[f"{name}.down"] = torch.from_numpy(np.ascontiguousarray(down))
+        save_file(tensors, path)
+        found = self._call("/nplora-probe/compare", {"reference": str(path)})
+        assert found["layers"] == len(reference)
+        return Comparison(found["unet"], found["te"], found["outside"])
+
+    def delta(self, name):
+        path = self._data / "delta.safetensors"
+        self._call("/nplora-probe/delta", {"name": name, "out": str(path)})
+        return load_file(path)["delta"].numpy()
+
+    def fingerprint(self):
+        return self._call("/nplora-probe/fingerprint")
+
+    def counts(self):
+        return self._call("/nplora-probe/state")["counts"]
+
+    def switch_checkpoint(self):
+        self._checkpoints.reverse()
+        self._link(self._checkpoints[0])
+        self._call("/sdapi/v1/refresh-checkpoints")
+        self._call("/sdapi/v1/options", {"sd_model_checkpoint": self._checkpoints[0].stem})
+
+    def _link(self, checkpoint: Path) -> None:
+        link = self._data / "models" / "Stable-diffusion" / checkpoint.name
+        if not link.exists():
+            link.symlink_to(checkpoint.resolve())

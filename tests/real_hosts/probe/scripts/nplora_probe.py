@@ -1,0 +1,182 @@
+"""An extension for tests only: lets a test look at the weights of a running host, and run an inner pass in it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import sys
+from collections import Counter
+
+import gradio as gr
+import numpy as np
+import torch
+from fastapi import Body
+from modules import processing, script_callbacks, scripts, sd_models
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+comments: dict[str, int] = {}
+inner_pixels: list[str] = []
+counts: Counter[str] = Counter()
+
+
+class Probe(scripts.Script):
+    """Runs a second pass after the first, as face fixers do: with no script runner, or with one that lacks ours."""
+
+    def title(self):
+        return "NP-LoRA probe"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gr.Textbox(visible=False), gr.Textbox(visible=False)]
+
+    def postprocess_image(self, p, pp, which="", prompt="", *args):
+        if not which:
+            return
+        inner = processing.StableDiffusionProcessingImg2Img(
+            sd_model=p.sd_model,
+            init_images=[Image.new("RGB", (64, 64), "gray")],
+            denoising_strength=0.9,
+            prompt=prompt,
+            sampler_name="Euler",
+            steps=2,
+            seed=5,
+            width=64,
+            height=64,
+            cfg_scale=5,
+            do_not_save_samples=True,
+            do_not_save_grid=True,
+        )
+        inner.scripts = None
+        if which == "other":
+            inner.scripts = copy.copy(p.scripts)
+            inner.scripts.alwayson_scripts = []
+            inner.script_args = ()
+        for image in processing.process_images(inner).images:
+            inner_pixels.append(hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest())
+
+
+def model():
+    return sd_models.model_data.sd_model
+
+
+def weights():
+    """{key in the checkpoint: weight}, for the parts that LoRAs change."""
+    sd_model = model()
+    if hasattr(sd_model, "forge_objects_original"):
+        objects = sd_model.forge_objects_original
+        found = {f"model.{key}": weight for key, weight in objects.unet.model.named_parameters()}
+        for key, weight in objects.clip.cond_stage_model.named_parameters():
+            found[key.replace("clip_l.", "cond_stage_model.", 1)] = weight
+        return found
+    return {key.replace("wrapped.", ""): weight for key, weight in sd_model.named_parameters()}
+
+
+def checkpoint_key(name):
+    """Where the host itself takes a module of a LoRA file to be."""
+    sd_model = model()
+    if hasattr(sd_model, "forge_objects_original"):
+        lora = sys.modules["backend.patcher.lora"]
+        objects = sd_model.forge_objects_original
+        key = lora.model_lora_keys_unet(objects.unet.model, {}).get(name)
+        if key:
+            return f"model.{key}"
+        key = lora.model_lora_keys_clip(objects.clip.cond_stage_model, {})[name]
+        return key.replace("clip_l.", "cond_stage_model.", 1)
+    layer = sys.modules["networks"].convert_diffusers_name_to_compvis(name, False)
+    for key in weights():
+        path = key.removeprefix("model.").removeprefix("cond_stage_model.")
+        if path.endswith(".weight") and path.removesuffix(".weight").replace(".", "_") == layer:
+            return key
+    raise KeyError(name)
+
+
+_keys: dict[str, str] = {}
+
+
+def keys_of(names):
+    for name in names:
+        if name not in _keys:
+            _keys[name] = checkpoint_key(name)
+    return {_keys[name]: name for name in names}
+
+
+def originals():
+    return safe_open(model().sd_checkpoint_info.filename, "pt")
+
+
+def compare(reference: str = Body(embed=True)):
+    worst = {"unet": 0.0, "te": 0.0}
+    outside = 0.0
+    with safe_open(reference, "pt") as expected, originals() as checkpoint, torch.no_grad():
+        names = keys_of({key.rpartition(".")[0] for key in expected.keys()})  # noqa: SIM118
+        known = set(checkpoint.keys())
+        for key, weight in weights().items():
+            if key not in known or key.startswith("first_stage_model."):
+                continue
+            delta = weight.detach().cpu().float() - checkpoint.get_tensor(key).float()
+            if key in names:
+                name = names[key]
+                update = expected.get_tensor(f"{name}.up") @ expected.get_tensor(f"{name}.down")
+                error = (delta.flatten(1).double() - update).norm() / update.norm().clamp(min=1e-12)
+                part = "te" if name.startswith("lora_te") else "unet"
+                worst[part] = max(worst[part], float(error))
+            else:
+                outside = max(outside, float(delta.abs().max()))
+    return {**worst, "outside": outside, "layers": len(names)}
+
+
+def delta(name: str = Body(embed=True), out: str = Body(embed=True)):
+    key = next(iter(keys_of([name])))
+    with originals() as checkpoint, torch.no_grad():
+        found = weights()[key].detach().cpu().float() - checkpoint.get_tensor(key).float()
+    save_file({"delta": found.flatten(1).contiguous()}, out)
+
+
+def fingerprint():
+    digest = hashlib.blake2b()
+    for _, weight in sorted(weights().items()):
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def state():
+    return {"comments": list(comments), "inner": list(inner_pixels), "counts": dict(counts)}
+
+
+def reset():
+    comments.clear()
+    inner_pixels.clear()
+
+
+def counting(owner, name, label):
+    original = getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        counts[label] += 1
+        return original(*args, **kwargs)
+
+    setattr(owner, name, counted)
+
+
+def start(demo, app):
+    original = processing.StableDiffusionProcessing.comment
+
+    def comment(self, text):
+        comments[text] = 1
+        original(self, text)
+
+    processing.StableDiffusionProcessing.comment = comment
+    counting(sys.modules["lib_nplora.fusion"], "right_svd", "decompositions")
+    for module_name, class_name in (("a1111", "A1111Host"), ("forge", "ForgeHost")):
+        adapter = sys.modules.get(f"lib_nplora.hosts.{module_name}")
+        if adapter:
+            counting(getattr(adapter, class_name), "load", "loads")
+    for route in (compare, delta, fingerprint, state, reset):
+        app.add_api_route(f"/nplora-probe/{route.__name__}", route, methods=["POST"])
+
+
+script_callbacks.on_app_started(start)
