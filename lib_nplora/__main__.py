@@ -1,0 +1,10 @@
+"""python -m lib_nplora"""
+
+import sys
+
+import torch
+
+from .cli import main
+
+torch.set_num_threads(1)  # Small matrices: on a busy machine more threads take 10 times as long.
+sys.exit(main())

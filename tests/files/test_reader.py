@@ -1,0 +1,240 @@
+"""Files of every spelling give the same deltas; files that cannot be fused are refused in one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lib_nplora.errors import FileError
+from lib_nplora.files import read_lora
+from lib_nplora.files.families import SD1, SD2, SDXL, Family, detect
+from lib_nplora.weights import ModuleKey
+from tests import loras
+
+LINEAR = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"
+
+
+def assert_holds(path: Path, lora: loras.Lora) -> None:
+    deltas = read_lora(path).weights.deltas
+    assert {str(key.name) for key in deltas} == {module.canonical for module in lora}
+    for module, factors in lora.items():
+        key = ModuleKey(module.canonical, "unet" if module.component == "unet" else "te")
+        delta = deltas[key]
+        assert delta.kernel == module.kernel
+        torch.testing.assert_close(delta.dense(), factors.dense().flatten(1), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spelling", loras.SPELLINGS)
+@pytest.mark.parametrize("alpha", [None, 1.0, 0.0])
+def test_every_spelling_gives_the_textbook_delta(tmp_path: Path, spelling: str, alpha: float | None) -> None:
+    lora = loras.random_lora(loras.SDXL, rank=4, alpha=alpha)
+    assert_holds(loras.write(tmp_path / "x.safetensors", lora, spelling), lora)
+
+
+@pytest.mark.parametrize("spelling", ["kohya", "kohya sgm"])
+def test_tucker_cores_are_contracted(tmp_path: Path, spelling: str) -> None:
+    lora = loras.random_lora(loras.SDXL, rank=4, alpha=2, tucker=True)
+    assert any(factors.mid is not None for factors in lora.values())
+    assert_holds(loras.write(tmp_path / "x.safetensors", lora, spelling), lora)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rank=st.integers(1, 9),
+    alpha=st.none() | st.floats(-4, 64, width=32),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    spelling=st.sampled_from(sorted(loras.SPELLINGS)),
+    seed=st.integers(0, 99),
+)
+def test_any_rank_alpha_and_number_format(
+    tmp_path_factory: pytest.TempPathFactory,
+    rank: int,
+    alpha: float | None,
+    dtype: torch.dtype,
+    spelling: str,
+    seed: int,
+) -> None:
+    path = tmp_path_factory.mktemp("x") / "x.safetensors"
+    lora = loras.random_lora(loras.SD1[7:9], rank, seed, alpha)
+    loras.write(path, lora, spelling, dtype)
+    assert_holds(
+        path, {module: loras.Factors(x.up.to(dtype), x.down.to(dtype), alpha=alpha) for module, x in lora.items()}
+    )
+
+
+def test_a_whole_number_alpha_and_a_scale_are_read(tmp_path: Path) -> None:
+    up, down = torch.ones(6, 2), torch.ones(2, 5)
+    for name, value, scale in (("alpha", 4, 2.0), ("scale", 0.25, 0.25)):
+        state = {f"{LINEAR}.lora_up.weight": up, f"{LINEAR}.lora_down.weight": down, f"{LINEAR}.{name}": value}
+        save_file({k: torch.as_tensor(v) for k, v in state.items()}, tmp_path / "x.safetensors")
+        (delta,) = read_lora(tmp_path / "x.safetensors").weights.deltas.values()
+        torch.testing.assert_close(delta.dense(), scale * up @ down)
+
+
+def test_digest_name_and_ignored_embeddings(tmp_path: Path) -> None:
+    lora = loras.random_lora(loras.SD1)
+    state = {**loras.tensors(lora), "bundle_emb.cat.string_to_param.*": torch.zeros(2, 768)}
+    path = tmp_path / "my cat.safetensors"
+    save_file(state, path)
+    weights = read_lora(path).weights
+    assert weights.name == "my cat"
+    assert weights.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(weights.deltas) == len(lora)
+
+
+def test_a_layer_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    lora = loras.random_lora(loras.SD1)
+    state = loras.tensors(lora)
+    state[f"{LINEAR}.lora_up.weight"][0, 0] = float("nan")
+    save_file(state, tmp_path / "x.safetensors")
+    deltas = read_lora(tmp_path / "x.safetensors").weights.deltas
+    bad = ModuleKey(LINEAR, "unet")
+    assert bad in deltas
+    assert ModuleKey(LINEAR, "te") not in deltas
+    for key in deltas:
+        if key != bad:
+            assert deltas[key].rank == 4
+    with pytest.raises(FileError, match=rf"x\.safetensors.*not finite.*{LINEAR}"):
+        deltas[bad]
+
+
+@pytest.mark.parametrize(
+    ("modules", "family"),
+    [
+        (loras.SD1, SD1),
+        (loras.SD2, SD2),
+        (loras.SDXL, SDXL),
+        (loras.SDXL[-3:], SDXL),
+        (loras.SD1[-4:], None),
+        (loras.SD1[:4], None),
+    ],
+)
+def test_the_family_shows_in_the_shapes(modules: list[loras.Module], family: Family | None) -> None:
+    assert detect({module.canonical: module.in_features for module in modules}) == family
+
+
+def test_another_model_is_of_no_known_family() -> None:
+    assert detect({"lora_unet_joint_blocks_0_x_block_attn_qkv": 1536, "lora_te2_text_projection": 1280}) is None
+    assert detect({"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k": 4096}) is None
+
+
+UP, DOWN = torch.zeros(6, 2), torch.zeros(2, 5)
+PAIR = {f"{LINEAR}.lora_up.weight": UP, f"{LINEAR}.lora_down.weight": DOWN}
+
+
+def with_tensors(**tensors: Tensor) -> dict[str, Tensor]:
+    return {**PAIR, **{f"{LINEAR}.{name.replace('__', '.')}": tensor for name, tensor in tensors.items()}}
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({}, "holds no LoRA"),
+        ({"model.diffusion_model.out.2.weight": UP}, "holds no LoRA"),
+        ({"bundle_emb.x.string_to_param.*": UP}, "holds no LoRA"),
+        ({f"{LINEAR}.lora_up.weight": UP}, f"{LINEAR} has up but no down"),
+        ({f"{LINEAR}.lora_down.weight": DOWN}, f"{LINEAR} has down but no up"),
+        ({**PAIR, "lora_unet_conv_in.alpha": torch.tensor(1.0)}, "lora_unet_conv_in has neither down nor up"),
+        (with_tensors(lora_down__weight=torch.zeros(3, 5)), "up of rank 2 and down of rank 3"),
+        (with_tensors(lora_down__weight=torch.zeros(2, 0)), "down of shape"),
+        (with_tensors(lora_down__weight=torch.zeros(2)), "down of shape"),
+        (with_tensors(lora_mid__weight=torch.zeros(3, 2, 3, 3)), "up of rank 2"),
+        (with_tensors(alpha=torch.zeros(2)), "alpha that is not one number"),
+        (with_tensors(lora_up__weight=UP.to(torch.int8)), "number format I8"),
+        ({**PAIR, "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v.lora_A.weight": DOWN,
+          "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v.lora_B.weight": UP}, "holds one thing twice"),
+        ({"a.lora_A.weight": DOWN, "a.lora_B.weight": UP}, "layer a, which is in no UNet"),
+        (with_tensors(dora_scale=UP), "holds DoRA modules"),
+        ({f"{LINEAR}.hada_w1_a": UP, f"{LINEAR}.alpha": UP}, "holds LoHa modules"),
+        ({f"{LINEAR}.lokr_w1": UP}, "holds LoKr modules"),
+        ({f"{LINEAR}.a1.weight": UP}, "holds GLoRA modules"),
+        ({f"{LINEAR}.weight": UP, f"{LINEAR}.on_input": UP}, "holds IA3 modules"),
+        ({f"{LINEAR}.oft_blocks": UP}, "holds OFT modules"),
+        ({"oft_unet_x.oft_diag": UP}, "holds OFT modules"),
+        ({"base_model.model.x.oft_R.weight": UP}, "holds OFT modules"),
+        ({f"{LINEAR}.diff": UP}, "holds full-weight modules"),
+        (with_tensors(diff_b=UP), "holds full-weight modules"),
+        ({f"{LINEAR}.w_norm": UP}, "holds norm modules"),
+        ({f"{LINEAR}.lora_magnitude_vector.weight": UP}, "holds DoRA modules"),
+        (with_tensors(lora_up__bias=UP), "holds bias modules"),
+        (with_tensors(something=UP), "something, which is no part of a LoRA"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_at_the_door(tmp_path: Path, state: Mapping[str, Tensor], words: str) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({name: tensor.clone() for name, tensor in state.items()}, path)
+    with pytest.raises(FileError, match=words) as caught:
+        read_lora(path)
+    assert "x.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def _cut_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _truncate,
+        _cut_header,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)),
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    path = loras.write(tmp_path / "x.safetensors", loras.random_lora(loras.SD1))
+    damage(path)
+    with pytest.raises(FileError, match=r"'x\.safetensors' cannot be opened .* download or save it again"):
+        read_lora(path)
+
+
+class Bomb:
+    """Runs when unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return pytest.fail, ("the file was unpickled",)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin"])
+def test_pickles_are_refused_unopened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    torch.save(Bomb(), path)
+    with pytest.raises(FileError, match=r"convert it to \.safetensors"):
+        read_lora(path)
+    path = path.rename(path.with_suffix(".safetensors"))
+    with pytest.raises(FileError, match="cannot be opened"):
+        read_lora(path)
+
+
+def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    loras.write(tmp_path / "vangogh.safetensors", loras.random_lora(loras.SD1))
+    with pytest.raises(FileError, match=r"Did you mean 'vangogh\.safetensors'"):
+        read_lora(tmp_path / "vangog.safetensors")
+    with pytest.raises(FileError, match="there is no file"):
+        read_lora(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "metadata", ["{", "[]", "1", json.dumps({"lora_alpha": "x"}), json.dumps({"unet.r": 4}),
+                 json.dumps({"lora_alpha": 1, "alpha_pattern": {"(": 2}})]
+)  # fmt: skip
+def test_unreadable_settings_are_refused(tmp_path: Path, metadata: str) -> None:
+    lora = loras.random_lora(loras.SD1)
+    path = loras.write(tmp_path / "x.safetensors", lora, "peft", metadata={"lora_adapter_metadata": metadata})
+    with pytest.raises(FileError, match=r"settings that belong to 'x\.safetensors' cannot be read"):
+        read_lora(path)

@@ -1,0 +1,267 @@
+"""The command line: what it prints, what it returns, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from lib_nplora import __version__, cli
+from lib_nplora.cli import main
+from lib_nplora.files import read_lora
+from tests import demo, loras
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with content.safetensors, style.safetensors and xl.safetensors."""
+    loras.write(tmp_path / "content.safetensors", loras.random_lora(loras.SD1, 4, 1, alpha=2))
+    loras.write(tmp_path / "style.safetensors", loras.random_lora(loras.SD1[2:], 3, 2))
+    loras.write(tmp_path / "xl.safetensors", loras.random_lora(loras.SDXL, 3, 3))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fuse(*arguments: str, content: str = "content.safetensors", style: str = "style.safetensors") -> int:
+    return main(["fuse", content, style, "-o", "out.safetensors", *arguments])
+
+
+def dense(path: Path | str) -> dict[str, torch.Tensor]:
+    return {str(key.name): delta.dense() for key, delta in read_lora(Path(path)).weights.deltas.items()}
+
+
+def test_the_closing_line_counts_layers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fuse() == 0
+    out, err = capsys.readouterr()
+    total = len(loras.SD1)
+    assert re.fullmatch(
+        rf"{total - 2} layers fused, 2 content only, 0 style only; "
+        r"\d+\.\d\d % of the content's energy removed -> out\.safetensors\n",
+        out,
+    )
+    assert err == ""
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "content.safetensors", "out.safetensors", "style.safetensors", "xl.safetensors"
+    ]  # fmt: skip
+
+
+def test_verbose_names_every_layer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fuse("--verbose", "--mu", "hard") == 0
+    *lines, _ = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(loras.SD1)
+    (line,) = (line for line in lines if line.startswith("lora_unet_mid_block_attentions_0"))
+    found = re.fullmatch(r"\S+ +fused +(\d+\.\d\d) % removed", line)
+    module = next(module for module in loras.SD1 if module.canonical == line.split()[0])
+    delta = loras.random_lora(loras.SD1, 4, 1, alpha=2)[module].dense()
+    v = torch.linalg.svd(loras.random_lora(loras.SD1[2:], 3, 2)[module].dense()).Vh[:3].T
+    removed = (delta @ v).square().sum() / delta.square().sum()
+    assert found
+    assert float(found[1]) == pytest.approx(100 * float(removed), abs=0.006)
+
+
+@pytest.mark.parametrize("spelling", [name for name in loras.SPELLINGS if name != "kohya"])
+def test_the_spelling_of_the_files_does_not_matter(folder: Path, spelling: str) -> None:
+    assert fuse("--dtype", "fp32") == 0
+    loras.write(folder / "respelled.safetensors", loras.random_lora(loras.SD1[2:], 3, 2), spelling)
+    assert main(["fuse", "content.safetensors", "respelled.safetensors", "-o", "2.safetensors", "--dtype", "fp32"]) == 0
+    ours, theirs = load_file("out.safetensors"), load_file("2.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_options_reach_the_formula(folder: Path) -> None:
+    content, style = dense("content.safetensors"), dense("style.safetensors")
+    assert fuse("--mu=3", "--k=1", "--content-weight=0.5", "--style-weight=-2", "--dtype=fp32") == 0
+    for name, found in dense("out.safetensors").items():
+        expected = 0.5 * content[name]
+        if name in style:
+            v = torch.linalg.svd(style[name], full_matrices=False).Vh[:1].T
+            expected = -2 * style[name] + expected - 0.75 * expected @ v @ v.T
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_direct_and_mu_0_are_the_plain_merge(folder: Path) -> None:
+    assert fuse("--method", "direct", "--dtype", "fp32") == 0
+    merged = dense("out.safetensors")
+    assert fuse("--mu", "0", "--dtype", "fp32", "--overwrite") == 0
+    content, style = dense("content.safetensors"), dense("style.safetensors")
+    for name, found in dense("out.safetensors").items():
+        torch.testing.assert_close(found, merged[name])
+        torch.testing.assert_close(found, content[name] + style.get(name, 0), atol=1e-6, rtol=1e-5)
+
+
+def test_metadata_says_how_the_file_was_made(folder: Path) -> None:
+    assert fuse("--mu", "hard", "--k", "90%", "--style-weight", "0.7", "--dtype", "bf16") == 0
+    with safe_open("out.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata["nplora_version"] == __version__
+    assert (metadata["nplora_mu"], metadata["nplora_k"], metadata["nplora_method"]) == ("hard", "90%", "np")
+    assert json.loads(metadata["nplora_contents"])[0]["name"] == "content"
+    (style,) = json.loads(metadata["nplora_styles"])
+    digest = read_lora(Path("style.safetensors")).weights.digest
+    assert style == {"name": "style", "sha256": digest, "te": 0.7, "unet": 0.7}
+    assert metadata["ss_base_model_version"] == "sd_v1"
+    assert load_file("out.safetensors")["lora_unet_conv_in.lora_up.weight"].dtype == torch.bfloat16
+
+
+def test_no_common_layer_is_a_plain_merge_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loras.write(folder / "style.safetensors", loras.random_lora(loras.SD1[:4], 3, 2))
+    loras.write(folder / "content.safetensors", loras.random_lora(loras.SD1[4:], 3, 2))
+    assert fuse() == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == "The two LoRAs have no layer in common, so this is a plain merge."
+    assert last.startswith(f"0 layers fused, {len(loras.SD1) - 4} content only, 4 style only; 0.00 %")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "arguments are required: COMMAND"),
+        (["fuze"], "invalid choice"),
+        (["fuse"], "arguments are required: CONTENT, STYLE"),
+        (["fuse", "content.safetensors", "style.safetensors"], "-o"),
+        (["fuse", "-o", "out.safetensors", "gone.safetensors", "style.safetensors"], "no file 'gone.safetensors'"),
+        (["fuse", "-o", "out.safetensors", "contemt.safetensors", "style.safetensors"], "Did you mean 'content.saf"),
+        (["fuse", "-o", "out.safetensors", "content.safetensors", "copy.safetensors"], "are the same LoRA"),
+        (["fuse", "-o", "out.safetensors", "content.safetensors", "xl.safetensors"], "made for SD 1 and .* for SDXL"),
+        (["fuse", "-o", "out.safetensors", "content.safetensors", "wide.safetensors"], "different models: layer lora_"),
+        (["fuse", "-o", "out.safetensors", "content.safetensors", "nan.safetensors"], "not finite in layer lora_unet"),
+        (["fuse", "-o", "out.safetensors", "content.safetensors", "text.safetensors"], "cannot be opened as a .safet"),
+        (["fuse", "-o", "out.safetensors", "content.safetensors", "style.ckpt"], "convert it to .safetensors"),
+        (["fuse", "-o", "out.ckpt", "content.safetensors", "style.safetensors"], "does not end in .safetensors"),
+        (["fuse", "-o", "a/b.safetensors", "content.safetensors", "style.safetensors"], "folder 'a' does not exist"),
+        (["fuse", "-o", "old.safetensors", "content.safetensors", "style.safetensors"], "exists.*--overwrite"),
+        (["fuse", "-o", "dir.safetensors", "content.safetensors", "style.safetensors", "--overwrite"], "is a folder"),
+        (["fuse", "-o", "style.safetensors", "content.safetensors", "style.safetensors"], "one of the two LoRAs"),
+        (["fuse", "-o", "link.safetensors", "content.safetensors", "style.safetensors", "--overwrite"], "of the two"),
+        *(
+            (["fuse", "-o", "out.safetensors", "content.safetensors", "style.safetensors", *option.split()], words)
+            for option, words in {
+                "--mu abc": "mu=abc is not a number: mu is a number from 0 up, or 'hard'",
+                "--mu -1": "mu=-1 is negative",
+                "--mu nan": "not a finite number",
+                "--k 0": "k=0 is less than 1",
+                "--k 1.5": "k=1.5 is not 'all'",
+                "--method nplora": "no method 'nplora'",
+                "--content-weight inf": "content-weight=inf is not a finite number",
+                "--style-weight 0,5": r"style-weight=0,5 is not a number. Write 0\.5",
+                "--dtype fp8": "invalid choice: 'fp8'",
+                "--content-weight 1e12": "too large for fp16: choose --dtype bf16 or fp32",
+                "--nonsense": "unrecognized arguments: --nonsense",
+            }.items()
+        ),
+    ],
+)
+def test_every_mistake_is_one_line_and_leaves_no_file(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    content = (folder / "content.safetensors").read_bytes()
+    (folder / "copy.safetensors").write_bytes(content)
+    (folder / "old.safetensors").write_bytes(b"old")
+    (folder / "text.safetensors").write_text("<html>not found</html>")
+    (folder / "style.ckpt").write_bytes(b"\x80\x02}q\x00.")
+    (folder / "dir.safetensors").mkdir()
+    (folder / "link.safetensors").symlink_to(folder / "content.safetensors")
+    wide = [replace(module, out_features=7) for module in loras.SD1[4:6]]
+    loras.write(folder / "wide.safetensors", loras.random_lora(wide))
+    broken = loras.tensors(loras.random_lora(loras.SD1, 3, 4))
+    broken["lora_unet_conv_out.lora_down.weight"][0, 0] = float("inf")
+    save_file(broken, folder / "nan.safetensors")
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(words, err)
+    assert re.fullmatch(r"nplora: [^\n]+\n", err)
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
+    assert {file.name for file in folder.iterdir() if file.is_dir()} == {"dir.safetensors"}
+
+
+def test_overwrite_replaces_the_file(folder: Path) -> None:
+    (folder / "out.safetensors").write_bytes(b"old")
+    assert fuse("--overwrite") == 0
+    assert len(dense("out.safetensors")) == len(loras.SD1)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "locked").mkdir(mode=0o500)
+    assert main(["fuse", "content.safetensors", "style.safetensors", "-o", "locked/out.safetensors"]) == 2
+    assert re.fullmatch(r"nplora: .* cannot be written: [^\n]+\n", capsys.readouterr().err)
+
+
+def test_a_full_disk(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lib_nplora.files.writer.save_file", full)
+    before = set(folder.iterdir())
+    assert fuse() == 2
+    assert re.fullmatch(r"nplora: 'out\.safetensors' cannot be written: .*No space left.*\n", capsys.readouterr().err)
+    assert set(folder.iterdir()) == before
+
+
+def test_an_interrupt_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "layer_keys", interrupted)
+    before = set(folder.iterdir())
+    assert fuse() == 130
+    assert set(folder.iterdir()) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
+    """The signal comes soon after the temporary folder, while hundreds of layers are left to do."""
+    many = [loras.Module("unet", f"mid_block.layers.{i}", "", 256, 256) for i in range(3000)]
+    for seed, name in enumerate(("content", "style")):
+        loras.write(tmp_path / f"{name}.safetensors", loras.random_lora(many, 2, seed))
+    names = ["content.safetensors", "style.safetensors", "-o", "out.safetensors"]
+    before = set(tmp_path.iterdir())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lib_nplora", "fuse", *names],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and set(tmp_path.iterdir()) == before:
+        time.sleep(0.002)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_the_demo_shows_the_main_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(tmp_path) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert out.count("% removed") > 10
+    assert "layers fused" in out
+    assert (tmp_path / "fused.safetensors").is_file()
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in ((["fuse", "--help"], "--content-weight"), (["--version"], __version__)):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        assert words in capsys.readouterr().out
