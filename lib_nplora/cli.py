@@ -21,7 +21,7 @@ from .fusion import FusedLayer, fuse_layers, layer_keys
 from .methods import METHODS, method_named
 from .rank_rule import RankRule
 from .request import FusionRequest, Source, format_number, parse_mu, parse_number
-from .weights import LayerReport, LoraWeights, ModuleKey, Outcome
+from .weights import LayerReport, LoraWeights, ModuleKey, Outcome, Summary
 
 Reports = dict[ModuleKey, LayerReport]
 
@@ -119,7 +119,10 @@ def _fuse(arguments: argparse.Namespace) -> None:
     )
     if arguments.verbose:
         _print_layers(reports)
-    _print_summary(reports, output)
+    summary = Summary(reports)
+    if not summary.any_fused:
+        print("The two LoRAs have no layer in common, so this is a plain merge.")
+    print(f"{summary} -> {output}")
 
 
 def _check_output(output: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
@@ -185,17 +188,3 @@ def _print_layers(reports: Reports) -> None:
     for key, report in reports.items():
         removed = f"{100 * report.removed:6.2f} % removed" if report.outcome is Outcome.FUSED else ""
         print(f"{key.name:{width}}  {report.outcome.value:12}  {removed}".rstrip())
-
-
-def _print_summary(reports: Reports, output: Path) -> None:
-    fused, content_only, style_only = (
-        sum(report.outcome is outcome for report in reports.values()) for outcome in Outcome
-    )
-    energy = sum(report.content_energy for report in reports.values())
-    removed = sum(report.removed_energy for report in reports.values()) / energy if energy else 0.0
-    if not fused:
-        print("The two LoRAs have no layer in common, so this is a plain merge.")
-    print(
-        f"{fused} layers fused, {content_only} content only, {style_only} style only; "
-        f"{100 * removed:.2f} % of the content's energy removed -> {output}"
-    )

@@ -12,7 +12,7 @@ from .lowrank import LowRankDelta, concat, exact_math
 from .methods import Layer, Method, method_named
 from .request import FusionRequest, Source
 from .subspace import right_svd
-from .weights import FusedLora, LayerReport, LoraWeights, ModuleKey, Outcome
+from .weights import FusedLora, LayerReport, LoraWeights, ModuleKey, Outcome, Summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def fuse(
         request.title,
         fingerprint(request, contents, styles),
         {layer.key: layer.delta for layer in layers},
-        {layer.key: layer.report for layer in layers},
+        Summary({layer.key: layer.report for layer in layers}),
     )
 
 

@@ -73,6 +73,11 @@ class LowRankDelta:
     def nbytes(self) -> int:
         return self.up.nbytes + self.down.nbytes
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """(up, down) as files hold them, with scale 1: 2-D, or 4-D for a convolution. See from_factors."""
+        ones = (1,) * len(self.kernel)
+        return self.up.reshape(*self.up.shape, *ones), self.down.reshape(self.rank, -1, *self.kernel)
+
     def scaled(self, weight: float) -> LowRankDelta:
         """weight * delta."""
         return self if weight == 1 else LowRankDelta(self.up * weight, self.down, self.kernel)

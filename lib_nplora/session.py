@@ -13,7 +13,7 @@ from .fusion import fingerprint, fuse
 from .hosts.protocol import Host, LoraFile
 from .methods import method_named
 from .request import FusionRequest, format_number
-from .weights import FusedLora, LoraWeights, Outcome
+from .weights import FusedLora, LoraWeights
 
 logger = logging.getLogger("nplora")
 
@@ -155,19 +155,18 @@ def _refuse_same_file(request: FusionRequest, files: Mapping[str, LoraFile]) -> 
 
 def _remarks(request: FusionRequest, fused: FusedLora, loras: Sequence[LoraWeights]) -> list[str]:
     """What the user would not expect of this fusion."""
-    counts = ", ".join(f"{fused.count(outcome)} {outcome.value}" for outcome in Outcome)
-    logger.info("%s: %s; %.2g of the content's energy removed", fused.title, counts, fused.removed)
+    logger.info("%s: %s", fused.title, fused.summary)
     remarks = [
         f"{len(lora.unmatched)} modules of '{lora.name}' have no layer in this model and are left out"
         for lora in loras
         if lora.unmatched
     ]
-    if not fused.count(Outcome.FUSED):
+    if not fused.summary.any_fused:
         remarks.append("the LoRAs have no layer in common, so they are merged plainly")
-    elif request.mu > 0 and method_named(request.method).needs_basis and fused.removed < SMALL_EFFECT:
+    elif request.mu > 0 and method_named(request.method).needs_basis and fused.summary.removed < SMALL_EFFECT:
         remarks.append(
             f"these LoRAs hardly overlap, so expect a small change: mu={format_number(request.mu)} removes "
-            f"{fused.removed:.2%} of the content's energy"
+            f"{100 * fused.summary.removed:.2f} % of the content's energy"
         )
     return remarks
 

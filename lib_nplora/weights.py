@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
@@ -75,6 +75,30 @@ class LayerReport:
 
 
 @dataclass(frozen=True, eq=False)
+class Summary:
+    """What happened to every layer."""
+
+    layers: Mapping[ModuleKey, LayerReport]
+
+    def __str__(self) -> str:
+        counts = Counter(layer.outcome for layer in self.layers.values())
+        return (
+            f"{counts[Outcome.FUSED]} layers fused, {counts[Outcome.CONTENT_ONLY]} content only, "
+            f"{counts[Outcome.STYLE_ONLY]} style only; {100 * self.removed:.2f} % of the content's energy removed"
+        )
+
+    @property
+    def any_fused(self) -> bool:
+        return any(layer.outcome is Outcome.FUSED for layer in self.layers.values())
+
+    @property
+    def removed(self) -> float:
+        """Share of the contents' energy that was taken away, over all layers, 0 to 1."""
+        energy = sum(layer.content_energy for layer in self.layers.values())
+        return sum(layer.removed_energy for layer in self.layers.values()) / energy if energy else 0.0
+
+
+@dataclass(frozen=True, eq=False)
 class FusedLora:
     """A fusion: the update of each layer, ready to be applied or stored.
 
@@ -85,17 +109,8 @@ class FusedLora:
     title: str
     fingerprint: str
     deltas: Mapping[ModuleKey, LowRankDelta]
-    layers: Mapping[ModuleKey, LayerReport] = field(default_factory=dict)
+    summary: Summary
 
     @property
     def nbytes(self) -> int:
         return sum(delta.nbytes for delta in self.deltas.values())
-
-    def count(self, outcome: Outcome) -> int:
-        return Counter(layer.outcome for layer in self.layers.values())[outcome]
-
-    @property
-    def removed(self) -> float:
-        """Share of the contents' energy that was taken away, over all layers, 0 to 1."""
-        energy = sum(layer.content_energy for layer in self.layers.values())
-        return sum(layer.removed_energy for layer in self.layers.values()) / energy if energy else 0.0

@@ -12,6 +12,7 @@ from tests import loras
 
 def main(folder: Path) -> int:
     """Write content, style and their fusion into `folder`. Returns the exit code of the command line."""
+    folder.mkdir(parents=True, exist_ok=True)
     content = loras.write(folder / "content.safetensors", loras.random_lora(loras.SD1, rank=4, seed=1, alpha=4))
     style = loras.write(folder / "style.safetensors", loras.random_lora(loras.SD1[4:], rank=8, seed=2, alpha=8))
     command = ["fuse", str(content), str(style), "-o", str(folder / "fused.safetensors"), "--verbose"]

@@ -197,10 +197,14 @@ def test_overwrite_replaces_the_file(folder: Path) -> None:
     assert len(dense("out.safetensors")) == len(loras.SD1)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "locked").mkdir(mode=0o500)
-    assert main(["fuse", "content.safetensors", "style.safetensors", "-o", "locked/out.safetensors"]) == 2
+def test_a_folder_without_permission(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("lib_nplora.files.writer.TemporaryDirectory", locked)
+    assert fuse() == 2
     assert re.fullmatch(r"nplora: .* cannot be written: [^\n]+\n", capsys.readouterr().err)
 
 

@@ -78,15 +78,13 @@ def _file_name(key: ModuleKey, family: Family | None) -> str:
 
 
 def _tensors(name: str, delta: LowRankDelta, dtype: str) -> dict[str, Tensor]:
-    balanced = delta.balanced()
-    ones = (1,) * len(delta.kernel)
-    factors = {
-        f"{name}.lora_up.weight": balanced.up.reshape(-1, delta.rank, *ones),
-        f"{name}.lora_down.weight": balanced.down.reshape(delta.rank, -1, *delta.kernel),
-    }
-    stored = {tensor: factor.to(DTYPES[dtype]).contiguous() for tensor, factor in factors.items()}
-    if not all(factor.isfinite().all() for factor in stored.values()):
+    up, down = (factor.to(DTYPES[dtype]).contiguous() for factor in delta.balanced().factors())
+    if not (up.isfinite().all() and down.isfinite().all()):
         raise FileError(
             f"layer {name} holds values too large for {dtype}: choose --dtype bf16 or fp32, or a smaller weight"
         )
-    return {**stored, f"{name}.alpha": torch.tensor(float(delta.rank))}
+    return {
+        f"{name}.lora_up.weight": up,
+        f"{name}.lora_down.weight": down,
+        f"{name}.alpha": torch.tensor(float(delta.rank)),
+    }

@@ -108,13 +108,8 @@ class A1111Host:
         layer = layers.get(sd_key)
         if layer is None and (match := self._networks.re_x_proj.match(sd_key)):
             layer = layers.get(match.group(1))
-        ones = (1,) * len(delta.kernel)
-        kernel_area = torch.Size(delta.kernel).numel()
-        w = {
-            "lora_up.weight": delta.up.reshape(*delta.up.shape, *ones),
-            "lora_down.weight": delta.down.reshape(delta.rank, delta.down.shape[1] // kernel_area, *delta.kernel),
-            "alpha": torch.tensor(float(delta.rank)),
-        }
+        up, down = delta.factors()
+        w = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(float(delta.rank))}
         weights = self._network.NetworkWeights(network_key=sd_key, sd_key=sd_key, w=w, sd_module=layer)
         for module_type in self._networks.module_types:
             module = module_type.create_module(net, weights)

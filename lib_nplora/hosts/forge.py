@@ -181,11 +181,10 @@ def _fits(delta: LowRankDelta, target: Any, weights: dict[str, torch.Tensor]) ->
 
 
 def _state_dict(name: str, delta: LowRankDelta) -> dict[str, torch.Tensor]:
-    ones = (1,) * len(delta.kernel)
-    channels = delta.down.shape[1] // torch.Size(delta.kernel).numel()
+    up, down = delta.factors()
     return {
-        f"{name}.lora_up.weight": delta.up.reshape(*delta.up.shape, *ones),
-        f"{name}.lora_down.weight": delta.down.reshape(delta.rank, channels, *delta.kernel),
+        f"{name}.lora_up.weight": up,
+        f"{name}.lora_down.weight": down,
         f"{name}.alpha": torch.tensor(float(delta.rank)),
     }
 

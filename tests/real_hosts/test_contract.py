@@ -7,26 +7,46 @@ checkpoint (random weights will do), NPLORA_CHECKPOINT_2 another one. One host a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from ..hosts.contract import HostContract
+from ..hosts.contract import HostContract, Loras
+from ..hosts.driver import fused
 from .driver import KINDS, RealHost
+
+
+@contextmanager
+def running(name: str, data: Path, *, webui: bool = True) -> Iterator[RealHost]:
+    """The host for as long as it is needed; skips the test where there is none."""
+    kind = KINDS[name]
+    checkpoint = os.environ.get("NPLORA_CHECKPOINT")
+    if kind.folder is None or not checkpoint:
+        pytest.skip(f"{kind.variable} and NPLORA_CHECKPOINT are not set: no real {name} here")
+    checkpoints = [Path(checkpoint), Path(os.environ.get("NPLORA_CHECKPOINT_2", checkpoint))]
+    host = RealHost(kind, checkpoints, data, webui=webui)
+    try:
+        yield host
+    finally:
+        host.stop()
 
 
 @pytest.fixture(scope="class")
 def driver(request, tmp_path_factory):
-    kind = KINDS[request.param]
-    checkpoint = os.environ.get("NPLORA_CHECKPOINT")
-    if kind.folder is None or not checkpoint:
-        pytest.skip(f"{kind.variable} and NPLORA_CHECKPOINT are not set: no real {request.param} here")
-    checkpoints = [Path(checkpoint), Path(os.environ.get("NPLORA_CHECKPOINT_2", checkpoint))]
-    host = RealHost(kind, checkpoints[: len(set(checkpoints))], tmp_path_factory.mktemp(request.param))
-    yield host
-    host.stop()
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as host:
+        yield host
 
 
 @pytest.mark.parametrize("driver", list(KINDS), indirect=True)
 class TestRealHosts(HostContract):
     """See HostContract."""
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_the_api_without_the_ui(name, tmp_path):
+    with running(name, tmp_path, webui=False) as host:
+        loras = Loras(host)
+        host.generate("a cat <nplora:dog:vangogh:0.5>")
+        assert host.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-4
