@@ -47,9 +47,9 @@ class RankRule:
         text = text.strip()
         if text.lower() == "all":
             return cls()
-        if re.fullmatch(r"[0-9]+", text):
+        if re.fullmatch(r"[0-9]{1,9}", text):
             return cls(count=int(text))
-        if match := re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*%", text):
+        if match := re.fullmatch(r"((?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*%", text):
             return cls(percent=float(match[1]))
         raise RequestError(f"k={text} is not 'all', a whole number or a share such as 90%")
 

@@ -9,6 +9,7 @@ The host splits a tag at its colons; this module reads and writes the pieces. Kn
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -64,7 +65,8 @@ def parse_number(key: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        hint = f" Write {text.strip().replace(',', '.')}." if text.count(",") == 1 else ""
+        decimal_comma = re.fullmatch(r"\s*([+-]?[0-9]*),([0-9]+)\s*", text)
+        hint = f" Write {decimal_comma[1]}.{decimal_comma[2]}." if decimal_comma else ""
         raise RequestError(f"{key}={text.strip()} is not a number.{hint}") from None
     if not math.isfinite(value):
         raise RequestError(f"{key}={text.strip()} is not a finite number")
@@ -199,9 +201,7 @@ def parse_roles(tags: Sequence[Sequence[str]]) -> FusionRequest:
         _refuse_unknown(named, ("role", "te", "unet", "dyn", *_SHARED))
         role = named["role"].strip().lower()
         if role not in sources:
-            raise RequestError(
-                f"unknown role '{named['role']}'.{did_you_mean(role, ROLES)} Write role=content or role=style."
-            )
+            raise RequestError(f"there is no role '{role}'. Write role=content or role=style")
         if not positional or not positional[0]:
             raise RequestError("it names no LoRA")
         if len(positional) > 3 or "dyn" in named:
