@@ -21,7 +21,7 @@ class RightSvd:
     """Singular values and right singular vectors of a delta weight, not cut yet.
 
     s
-        (rank,) float32, largest first.
+        (rank,) float32, largest first. Only what is above numerical rank: none of an all-zero delta.
     vh
         (rank, in) float32, orthonormal rows.
     """
@@ -41,16 +41,31 @@ class RightSvd:
 def right_svd(deltas: Sequence[LowRankDelta]) -> RightSvd:
     """Decompose `deltas`, stacked on top of each other ([dW_1; dW_2; ...]), from their factors.
 
-    QR of all `down`, QR of each `up`, SVD of the small core: O((in + out) r^2), the dense matrix is never built. The
-    paper's plain QR of down^T (Eq. 30) gives the same subspace only if `up` has full column rank, and no order.
+    up = Q R_up and down^T = P R_down give dW = Q (R_up R_down^T) P^T: an SVD of the small core U S W^T has the singular
+    values, and V^T = S^-1 U^T R_up down. O((in + out) r^2); neither the dense matrix nor Q and P are built. The paper's
+    plain QR of down^T (Eq. 30) gives the same subspace only if `up` has full column rank, and no order.
     Works in float64 inside: directions 2^20 times weaker than the strongest are still told from noise.
     """
-    q, r_down = torch.linalg.qr(torch.cat([delta.down for delta in deltas]).double().T)
-    r_up: Tensor = torch.block_diag(  # type: ignore[no-untyped-call]
-        *(torch.linalg.qr(delta.up.double(), mode="r").R for delta in deltas)
-    )
-    _, s, vh = torch.linalg.svd(r_up @ r_down.T, full_matrices=False)
-    return RightSvd(s.float(), (vh @ q.T).float())
+    down = torch.cat([delta.down for delta in deltas]).double()
+    r_up: Tensor = torch.block_diag(*(_triangle(delta.up.double()) for delta in deltas))  # type: ignore[no-untyped-call]
+    u, s, _ = torch.linalg.svd(r_up @ _triangle(down.T).T, full_matrices=False)
+    rank = RankRule().rank(s.tolist())
+    u, s = u[:, :rank], s[:rank]
+    return RightSvd(s.float(), ((u / s).T @ r_up @ down).float())
+
+
+def _triangle(columns: Tensor) -> Tensor:
+    """R of the QR decomposition of `columns` (n, r), up to signs: R^T R = columns^T columns.
+
+    By Cholesky, at a fifth of the time, where the columns are independent enough to be squared in float64.
+    """
+    lower: Tensor
+    lower, failed = torch.linalg.cholesky_ex(columns.T @ columns)
+    pivots = lower.diagonal()
+    if not failed and pivots.min() > pivots.max() * 2**-12:
+        return lower.T
+    r: Tensor = torch.linalg.qr(columns, mode="r").R
+    return r
 
 
 def projection_strength(mu: float) -> float:
@@ -74,4 +89,4 @@ def project_out(delta: LowRankDelta, basis: Tensor, beta: float) -> LowRankDelta
 def overlap(delta: LowRankDelta, basis: Tensor) -> float:
     """The share of the delta's energy inside the basis, |delta V|^2 / |delta|^2, between 0 and 1."""
     energy = delta.energy()
-    return delta.with_down(delta.down @ basis).energy() / energy if energy else 0.0
+    return min(delta.with_down(delta.down @ basis).energy() / energy, 1.0) if energy else 0.0
