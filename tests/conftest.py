@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
+# Before numpy and torch: the matrices are small, and on busy cores threads wait for each other longer than they work.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
+from hypothesis import settings
 
 from .hosts.contract import Loras
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="class")

@@ -74,6 +74,7 @@ class HostContract:
         driver.generate("a cat <nplora:dog:vangogh:0>")
         for name, expected in merged.items():
             error = ((driver.delta(name) - expected) ** 2).sum() / (expected**2).sum()
+            print(name, error**0.5)
             assert error**0.5 < 1e-5, name
         assert driver.compare(fused(loras.dog, loras.vangogh, 0)).worst < 1e-5
 
@@ -84,8 +85,9 @@ class HostContract:
     def test_2_hard_leaves_the_content_nothing_inside_the_style(self, driver, loras):
         driver.generate("a cat <nplora:dog:vangogh:hard>")
         contents, styles = factors(loras.dog), factors(loras.vangogh)
-        for name in _some(driver):
-            assert content_inside_style(driver.delta(name), contents[name], styles[name]) < 1e-5, name
+        left = {n: content_inside_style(driver.delta(n), contents[n], styles[n]) for n in _some(driver)}
+        print("content left inside the style:", max(left.values()))
+        assert max(left.values()) < 1e-5, left
 
     # 3: spellings and neighbours
 
@@ -293,9 +295,9 @@ class HostContract:
         assert inner != without == driver.generate("a cat", inner=(scripts, "a cat")).inner
 
     def test_6_disable_extra_networks_gets_none(self, driver, loras, plain):
-        """With another text, because the host reuses what it encoded for the same text and tags."""
+        """With other tags, because the hosts reuse what they encoded for the same ones, their own LoRAs' too."""
         driver.generate("a cat <nplora:dog:vangogh:0.5>")
-        picture = driver.generate("a bird <nplora:dog:vangogh:0.5>", disable_extra_networks=True)
+        picture = driver.generate("a bird <nplora:dog:vangogh:0.6>", disable_extra_networks=True)
         assert driver.compare({}).outside == 0
         assert picture.pixels == driver.generate("a bird").pixels
 

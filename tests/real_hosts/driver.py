@@ -27,6 +27,12 @@ from .sd15 import MODULES
 
 ROOT = Path(__file__).parents[2]
 PROBE = Path(__file__).parent / "probe"
+HOST_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "PYTHONPATH": "",
+    "OMP_NUM_THREADS": str(os.cpu_count()),
+}
 COMMON_FLAGS = ("--skip-prepare-environment", "--skip-install", "--skip-torch-cuda-test", "--api")
 
 
@@ -56,12 +62,12 @@ KINDS = {
     ),
     "forge": HostKind(
         "NPLORA_FORGE_DIR",
-        ("--always-cpu", "--all-in-fp32", "--no-download-sd-model"),
+        ("--always-cpu", "--all-in-fp32", "--clip-in-fp32", "--no-download-sd-model"),
         {"hr_upscaler": "Latent", "hr_additional_modules": []},
     ),
     "neo": HostKind(
         "NPLORA_NEO_DIR",
-        ("--cpu", "--force-fp32"),
+        ("--cpu", "--force-fp32", "--fp32-text-enc"),
         {"hr_upscaler": "Lanczos", "hr_additional_modules": []},
     ),
 }
@@ -102,7 +108,7 @@ class RealHost(Driver):
             cwd=kind.folder,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONPATH": ""},
+            env={**os.environ, **HOST_ENVIRONMENT},
         )
         self._wait()
 
@@ -184,6 +190,7 @@ class RealHost(Driver):
         save_file(tensors, path)
         found = self._call("/nplora-probe/compare", {"reference": str(path)})
         assert found["layers"] == len(reference)
+        print(found)
         return Comparison(found["unet"], found["te"], found["outside"])
 
     def delta(self, name):

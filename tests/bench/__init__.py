@@ -1,0 +1,1 @@
+"""How long a fusion takes next to the plain merge that it replaces. Run with `python -m tests.bench`."""

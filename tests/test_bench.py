@@ -1,0 +1,33 @@
+"""That the benchmark runs and says what it should; what it measures is not asserted."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from .bench.sdxl import random_lora, shapes
+
+
+def test_the_layers_are_those_of_sdxl():
+    layers = list(shapes())
+    assert len(layers) == len({name for name, _, _ in layers}) == 700
+    assert sum(out * in_ for _, out, in_ in layers) == sum(
+        count * width * (6 * width + 2 * 2048 + 12 * width) for width, count in ((640, 10), (1280, 60))
+    )
+
+
+def test_a_pair_shares_its_layers():
+    content, style = random_lora("content", 2, 1, 20), random_lora("style", 2, 2, 20)
+    assert list(content.deltas) == list(style.deltas)
+    assert len(content.deltas) == 20
+    assert content.digest != style.digest
+
+
+def test_it_prints_its_ratio_last():
+    command = [sys.executable, "-m", "tests.bench", "--layers", "7", "--rank", "4", "--rounds", "1"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    *rest, last = done.stdout.splitlines()
+    assert re.fullmatch(r"ratio: \d+\.\d\d", last)
+    for line in ("direct: ", "fused: ", "maths, nothing cached: ", "maths, another mu: "):
+        assert any(text.startswith(line) for text in rest)

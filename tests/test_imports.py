@@ -1,0 +1,187 @@
+"""Imports point one way, and what a host must not lose time on is not imported."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lib_nplora"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+LOWER = {"errors", "rank_rule", "lowrank", "weights"}
+MATHS = {"errors", "rank_rule", "lowrank", "subspace", "methods"}
+CORE = MATHS | {"cache", "request", "weights", "fusion"}
+
+ROOMS = {
+    "": set(),
+    "errors": set(),
+    "cache": set(),
+    "rank_rule": {"errors"},
+    "lowrank": set(),
+    "subspace": MATHS,
+    "methods": MATHS,
+    "request": {"errors", "rank_rule"},
+    "weights": {"lowrank"},
+    "fusion": CORE,
+    "files": LOWER | {"files"},
+    "hosts": LOWER | {"hosts"},
+    "session": CORE | {"hosts.protocol"},
+    "cli": CORE | {"", "files"},
+    "__main__": {"cli"},
+    "webui": CORE | {"", "files", "hosts", "session", "webui"},
+}
+"""What each room may import of us; "" is the package itself. Naming a room allows all of it."""
+
+WITH_TORCH = {"lowrank", "subspace", "methods", "files", "hosts", "__main__", "cli", "webui"}
+"""Rooms that may import torch by name."""
+
+OF_HOSTS = {"modules", "modules_forge", "network", "networks", "lora", "backend", "ldm_patched", "launch"}
+"""Modules that only exist inside a host."""
+
+THIRD_PARTY = {
+    "torch": WITH_TORCH,
+    "numpy": WITH_TORCH,
+    "safetensors": {"files", "hosts"},
+    "tqdm": {"cli"},
+    "gradio": {"webui"},
+    "matplotlib": {"webui"},
+    **{name: {"hosts", "webui"} for name in OF_HOSTS},
+}
+"""Who may import what is not ours and not Python's."""
+
+
+def dotted(path: Path) -> str:
+    """lib_nplora/files/reader.py -> files.reader; a package goes by its name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def is_ours(name: str) -> bool:
+    """Whether the full name, lib_nplora.x.y, is a module of ours."""
+    top, *rest = name.split(".")
+    path = PACKAGE.joinpath(*rest)
+    return top == "lib_nplora" and (path.is_dir() or path.with_suffix(".py").is_file())
+
+
+def imported(path: Path) -> list[tuple[str, bool]]:
+    """(module, is ours) of every import in the file, wherever it stands, and of import_module by name."""
+    here = ["lib_nplora", *filter(None, dotted(path).split("."))]
+    package = here if path.name == "__init__.py" else here[:-1]
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            # `from . import x` may name a module or a value of the package.
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            found += [name if is_ours(name) else base for name in names]
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in ("__import__", "import_module", "importlib.import_module")
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            found.append(node.args[0].value)
+    return [(name.removeprefix("lib_nplora").lstrip("."), name.partition(".")[0] == "lib_nplora") for name in found]
+
+
+@pytest.mark.parametrize("path", FILES, ids=dotted)
+def test_imports_point_one_way(path):
+    allowed = ROOMS[room(dotted(path))]
+    for module, ours in imported(path):
+        if ours:
+            assert is_ours(f"lib_nplora.{module}".rstrip(".")), f"{path} imports {module}, which is not there"
+            assert module in allowed or room(module) in allowed, f"{dotted(path)} must not import {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=dotted)
+def test_only_some_rooms_see_what_is_not_ours(path):
+    for module, ours in imported(path):
+        name = module.partition(".")[0]
+        if not ours and name not in sys.stdlib_module_names:
+            assert name in THIRD_PARTY, f"{dotted(path)} imports {name}, which is in no table"
+            assert room(dotted(path)) in THIRD_PARTY[name], f"{dotted(path)} must not import {name}"
+
+
+def test_host_adapters_do_not_know_each_other():
+    helpers = {"hosts", "hosts.protocol", "hosts.lora_list"}
+    for path in (PACKAGE / "hosts").glob("*.py"):
+        ours = {module for module, ours in imported(path) if ours and room(module) == "hosts"}
+        assert ours <= helpers, f"{dotted(path)} imports {ours - helpers}"
+
+
+def test_the_session_knows_no_host():
+    """It would run `import_module` on a name otherwise, which no list of imports shows."""
+    assert "import_module" not in (PACKAGE / "session.py").read_text(encoding="utf-8")
+
+
+def test_every_room_is_there():
+    assert {room(dotted(path)) for path in FILES} == set(ROOMS)
+
+
+def test_the_reading_of_imports_misses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    for name in ("__init__", "a", "b/__init__", "b/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text("")
+    source = """
+import os.path, lib_nplora.b.c
+from lib_nplora import a
+from . import d as renamed
+from .. import a, __version__
+from ..b import c
+from ..b.c import value
+def late():
+    if True:
+        import gradio
+    import importlib
+    importlib.import_module("modules.sd_models")
+"""
+    (tmp_path / "b" / "d.py").write_text(source)
+    assert sorted(imported(tmp_path / "b" / "d.py")) == [
+        ("", True),
+        ("a", True),
+        ("a", True),
+        ("b.c", True),
+        ("b.c", True),
+        ("b.c", True),
+        ("b.d", True),
+        ("gradio", False),
+        ("importlib", False),
+        ("modules.sd_models", False),
+        ("os.path", False),
+    ]
+
+
+def loaded_by(module: str) -> set[str]:
+    """Names of all modules that a fresh Python holds after importing `module`."""
+    code = f"import sys, {module}; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["lib_nplora", "lib_nplora.session", "lib_nplora.cli", "lib_nplora.webui.prompt"])
+def test_neither_gradio_nor_matplotlib_nor_a_host_is_loaded(module):
+    loaded = {name.partition(".")[0] for name in loaded_by(module)}
+    assert not loaded & ({"gradio", "matplotlib"} | OF_HOSTS)
+
+
+def test_the_package_itself_and_its_requests_load_no_torch():
+    assert "torch" not in loaded_by("lib_nplora")
+    assert "torch" not in loaded_by("lib_nplora.request")
+
+
+def test_looking_for_a_host_loads_none():
+    """Adapters import their host late, so that every one of them can be asked."""
+    loaded = loaded_by("lib_nplora.hosts.a1111") | loaded_by("lib_nplora.hosts.forge")
+    assert not {name.partition(".")[0] for name in loaded} & OF_HOSTS

@@ -1,0 +1,164 @@
+"""What a session remembers, forgets and says, with a host that only takes notes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lib_nplora.errors import HostError, NotFoundError, RequestError
+from lib_nplora.hosts import LoraFile
+from lib_nplora.lowrank import LowRankDelta
+from lib_nplora.request import FusionRequest, Source, parse_tag
+from lib_nplora.session import Asked, Session
+from lib_nplora.weights import LoraWeights, ModuleKey
+
+KEY = ModuleKey("layer", "unet")
+
+
+class NotingHost:
+    """Two LoRAs of one layer; `overlapping` ones read the same inputs."""
+
+    name = "noting"
+
+    def __init__(self, overlapping: bool = False) -> None:
+        self.token = "model"
+        self.stamps = {"dog": "dog 1", "vangogh": "vangogh 1", "same dog": "dog 1"}
+        self.loads: list[str] = []
+        self.applied: list[list[str]] = []
+        self.refuses = False
+        self.overlapping = overlapping
+
+    def model_token(self):
+        return self.token
+
+    def resolve(self, name):
+        if name not in self.stamps:
+            raise NotFoundError(f"there is no LoRA called '{name}'.")
+        path = name.removeprefix("same ")
+        return LoraFile(name, path, self.stamps[name], f"hash of {path}", None)
+
+    def load(self, file):
+        self.loads.append(file.name)
+        generator = torch.Generator().manual_seed(len(file.name))
+        down = torch.eye(2, 64) if self.overlapping else torch.randn(2, 64, generator=generator)
+        return LoraWeights(file.name, file.stamp, {KEY: LowRankDelta(torch.randn(8, 2, generator=generator), down)})
+
+    def apply(self, fused):
+        if self.refuses:
+            raise HostError("it will not")
+        self.applied.append([lora.fingerprint for lora in fused])
+
+    def clear(self):
+        self.applied.append([])
+
+
+def asked(tag: str) -> Asked:
+    return Asked(f"<nplora:{tag}>", parse_tag(tag.split(":")))
+
+
+@pytest.fixture
+def host() -> NotingHost:
+    return NotingHost(overlapping=True)
+
+
+@pytest.fixture
+def session(host: NotingHost) -> Session:
+    return Session(host)
+
+
+def test_nothing_asked_nothing_applied(session, host):
+    plan = session.prepare([])
+    assert not plan.honoured
+    assert not plan.comments
+    assert session.apply(plan) == []
+    assert host.applied == [[]]
+    assert host.loads == []
+
+
+def test_a_lora_is_read_once_until_the_file_or_the_model_changes(session, host):
+    for tag in ("dog:vangogh:0.5", "dog:vangogh:2", "vangogh:dog:hard"):
+        session.prepare([asked(tag)])
+    assert host.loads == ["dog", "vangogh"]
+    host.stamps["dog"] = "dog 2"
+    session.prepare([asked("dog:vangogh:0.5")])
+    assert host.loads == ["dog", "vangogh", "dog"]
+    host.token = "another model"
+    session.prepare([asked("dog:vangogh:0.5")])
+    assert host.loads == ["dog", "vangogh", "dog", "dog", "vangogh"]
+
+
+def test_equal_requests_are_one_fusion(session, host):
+    plan = session.prepare([asked("dog:vangogh:0.5"), asked("dog:vangogh:0.5"), asked("dog:vangogh:1")])
+    session.apply(plan)
+    assert len(host.applied[-1]) == len(set(host.applied[-1])) == 2
+
+
+def test_text_is_stale_when_the_same_tags_mean_other_weights(session, host):
+    tags = [asked("dog:vangogh:0.5")]
+    assert not session.prepare(tags).stale_text
+    assert not session.prepare([asked("dog:vangogh:1")]).stale_text
+    assert not session.prepare(tags).stale_text
+    host.stamps["dog"] = "dog 2"
+    assert session.prepare(tags).stale_text
+    assert not session.prepare(tags).stale_text
+    del host.stamps["dog"]
+    assert session.prepare(tags).stale_text
+
+
+def test_one_bad_request_does_not_stop_the_others(session, host):
+    bad = Asked("<nplora:oops>", RequestError("the style is missing"))
+    plan = session.prepare([bad, asked("dog:nobody"), asked("dog:vangogh:1")])
+    assert list(plan.comments) == [
+        "NP-LoRA: <nplora:oops>: the style is missing",
+        "NP-LoRA: <nplora:dog:nobody>: there is no LoRA called 'nobody'.",
+    ]
+    assert [one.tag for one in plan.honoured] == ["<nplora:dog:vangogh:1>"]
+    assert set(plan.files) == {"dog", "vangogh"}
+
+
+def test_the_same_file_under_two_names_is_refused(session):
+    (comment,) = session.prepare([asked("dog:same dog")]).comments
+    assert "'dog' and 'same dog' would be content and style at once" in comment
+
+
+def test_an_unknown_method_is_refused_before_anything_is_read(session, host):
+    (comment,) = session.prepare([asked("dog:vangogh:method=magic")]).comments
+    assert "there is no method 'magic'" in comment
+    assert host.loads == []
+
+
+def test_a_host_that_refuses_is_left_clean(session, host):
+    plan = session.prepare([asked("dog:vangogh:1"), asked("vangogh:dog:1")])
+    host.refuses = True
+    assert session.apply(plan) == [
+        "NP-LoRA: <nplora:dog:vangogh:1>: it will not",
+        "NP-LoRA: <nplora:vangogh:dog:1>: it will not",
+    ]
+    assert host.applied == [[]]
+
+
+def test_a_pair_that_hardly_overlaps_is_said_to():
+    session = Session(NotingHost(overlapping=False))
+    assert session.prepare([asked("dog:vangogh:0.1")]).comments[0].endswith("% of the content's energy")
+    assert "hardly overlap" in session.prepare([asked("dog:vangogh:0.1")]).comments[0]
+    assert not session.prepare([asked("dog:vangogh:0")]).comments
+    assert not session.prepare([asked("dog:vangogh:0.1:method=direct")]).comments
+
+
+def test_a_pair_that_overlaps_is_not_remarked_on(session):
+    assert not session.prepare([asked("dog:vangogh:0.5")]).comments
+
+
+def test_weights_of_the_parts_change_the_fingerprint(session):
+    request = FusionRequest((Source("dog"),), (Source("vangogh"),))
+    variants = [
+        request,
+        replace(request, te=0.5),
+        replace(request, unet=0.5),
+        replace(request, contents=(Source("dog", 1.0, 0.5),)),
+        replace(request, styles=(Source("vangogh", 0.5, 1.0),)),
+    ]
+    plan = session.prepare([Asked(str(i), variant) for i, variant in enumerate(variants)])
+    assert len({fused.fingerprint for fused in plan.honoured.values()}) == len(variants)
