@@ -157,7 +157,7 @@ def _remarks(request: FusionRequest, fused: FusedLora, loras: Sequence[LoraWeigh
     """What the user would not expect of this fusion."""
     logger.info("%s: %s", fused.title, fused.summary)
     remarks = [
-        f"{len(lora.unmatched)} modules of '{lora.name}' have no layer in this model and are left out"
+        f"{len(lora.unmatched)} of the modules in '{lora.name}' have no layer in this model and are left out"
         for lora in loras
         if lora.unmatched
     ]

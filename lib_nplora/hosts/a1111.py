@@ -18,7 +18,7 @@ import torch
 from ..errors import FileError, HostError
 from ..lowrank import LowRankDelta, exact_math
 from ..weights import FusedLora, LoraWeights, ModuleKey, Part
-from .lora_list import LoraList, check_fits, check_matched
+from .lora_list import LoraList, check_fits, check_matched, module_name
 from .protocol import LoraFile
 
 PREFIX = "nplora "
@@ -64,7 +64,7 @@ class A1111Host:
                 rows, *columns = module.shape
                 check_fits(file, delta.shape == (rows, torch.Size(columns).numel()), sd_key, delta)
                 deltas[ModuleKey(sd_key, self._part(module))] = delta
-        matched = {module.network_key.partition(".")[0] for module in net.modules.values()}
+        matched = {module_name(module.network_key) for module in net.modules.values()}
         unmatched = tuple(sorted(_module_names(file) - matched))
         check_matched(file, len(matched), len(unmatched))
         return LoraWeights(file.name, file.stamp, deltas, unmatched)
@@ -130,4 +130,4 @@ def _module_names(file: LoraFile) -> set[str]:
     if not file.path.lower().endswith(".safetensors"):
         return set()
     with safe_open(file.path, "pt") as tensors:
-        return {key.partition(".")[0] for key in tensors.keys()} - {"bundle_emb"}  # noqa: SIM118
+        return {module_name(key) for key in tensors.keys() if not key.startswith("bundle_emb.")}  # noqa: SIM118

@@ -19,7 +19,7 @@ import torch
 from ..errors import FileError, HostError
 from ..lowrank import LowRankDelta, exact_math
 from ..weights import FusedLora, LoraWeights, ModuleKey, Part
-from .lora_list import LoraList, check_fits, check_matched
+from .lora_list import LoraList, check_fits, check_matched, module_name
 from .protocol import LoraFile
 
 STATE = "_nplora"
@@ -75,7 +75,7 @@ class ForgeHost:
                     delta = _delta(file, patch)
                     check_fits(file, _fits(delta, target, weights), str(target), delta)
                     deltas[ModuleKey(target, part)] = delta
-        unmatched = tuple(sorted({_module_name(key) for key in state}))
+        unmatched = tuple(sorted({module_name(key) for key in state}))
         check_matched(file, len(deltas), len(unmatched))
         return LoraWeights(file.name, file.stamp, deltas, unmatched)
 
@@ -187,7 +187,3 @@ def _state_dict(name: str, delta: LowRankDelta) -> dict[str, torch.Tensor]:
         f"{name}.lora_down.weight": down,
         f"{name}.alpha": torch.tensor(float(delta.rank)),
     }
-
-
-def _module_name(key: str) -> str:
-    return key.partition(".lora_")[0].removesuffix(".alpha")

@@ -43,6 +43,11 @@ class LoraList:
         return networks.available_network_aliases.get(name)
 
 
+def module_name(tensor: str) -> str:
+    """The module that a LoRA file's tensor belongs to, as the file spells it."""
+    return tensor.partition(".lora_")[0].removesuffix(".alpha")
+
+
 def check_fits(file: LoraFile, fits: bool, layer: str, delta: LowRankDelta) -> None:
     """Raise MismatchError unless `delta` fits the model's `layer`."""
     if not fits:
@@ -56,6 +61,6 @@ def check_matched(file: LoraFile, matched: int, unmatched: int) -> None:
     """Raise MismatchError if too little of a file fits the model to call it a LoRA for that model."""
     if matched == 0 or unmatched > matched:
         raise MismatchError(
-            f"'{file.name}' is made for another model than the one that is loaded "
-            f"(only {matched} of its {matched + unmatched} modules have a layer here)"
+            f"'{file.name}' is made for another model than the one that is loaded, or in a format that this WebUI does "
+            f"not read ({matched} of its {matched + unmatched} modules have a layer here)"
         )

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from .driver import Driver, content_inside_style, factors, fused, write_lora
 
@@ -34,6 +35,8 @@ class Loras:
         self.aliased = write_lora(
             folder / "file_0007.safetensors", modules, seed=5, metadata={"ss_output_name": "My Alias"}
         )
+        self.tucker = write_lora(folder / "tucker.safetensors", modules, seed=9, tucker=True)
+        self.half_precision = write_lora(folder / "bf16.safetensors", modules, seed=10, dtype=torch.bfloat16)
         self.first_half = write_lora(folder / "first.safetensors", unet_only[:half], seed=6)
         self.second_half = write_lora(folder / "second.safetensors", unet_only[half:], seed=7)
         wider = tuple(type(m)(m.name, m.out, m.inp + 8, m.kernel) for m in modules)
@@ -64,6 +67,20 @@ class HostContract:
         found = driver.compare(fused(loras.dog, loras.vangogh, **options))
         assert found.unet < 1e-4
         assert found.te < 1e-4
+        assert found.outside == 0
+
+    @pytest.mark.parametrize(
+        ("tag", "content", "style"),
+        [
+            ("<nplora:tucker:vangogh:1>", "tucker", "vangogh"),
+            ("<nplora:dog:tucker:1>", "dog", "tucker"),
+            ("<nplora:bf16:vangogh:1>", "half_precision", "vangogh"),
+        ],
+    )
+    def test_1_convolutions_with_a_core_and_other_number_formats(self, driver, loras, tag, content, style):
+        driver.generate(f"a cat {tag}")
+        found = driver.compare(fused(getattr(loras, content), getattr(loras, style), 1))
+        assert found.worst < 1e-4
         assert found.outside == 0
 
     # 2: the limits of mu

@@ -116,16 +116,21 @@ def write_lora(
     rank: int = 4,
     alpha: float | None = None,
     dtype: torch.dtype = torch.float32,
+    tucker: bool = False,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """A random kohya LoRA, strong enough to change a picture."""
+    """A random kohya LoRA, strong enough to change a picture; with `tucker`, 3x3 convolutions have a `lora_mid`."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for module in modules:
         fan_in = module.inp * max(module.kernel, 1) ** 2
         up = torch.randn(module.out, rank, generator=generator) / rank**0.5
         down = torch.randn(rank, fan_in, generator=generator) / fan_in**0.5
-        if module.kernel:
+        if module.kernel > 1 and tucker:
+            up, down = up[..., None, None], down[:, : module.inp, None, None]
+            mid = torch.randn(rank, rank, module.kernel, module.kernel, generator=generator)
+            tensors[f"{module.name}.lora_mid.weight"] = mid.to(dtype)
+        elif module.kernel:
             up, down = up[..., None, None], down.reshape(rank, module.inp, module.kernel, module.kernel)
         tensors[f"{module.name}.lora_up.weight"] = up.to(dtype).contiguous()
         tensors[f"{module.name}.lora_down.weight"] = down.to(dtype).contiguous()
@@ -143,7 +148,11 @@ def factors(path: Path) -> dict[str, Factors]:
         if dot:
             down = tensors[name].reshape(len(tensors[name]), -1)
             up = tensors[f"{base}.lora_up.weight"].reshape(-1, len(down))
-            result[base] = up * (tensors[f"{base}.alpha"].item() / len(down)), down
+            scale = tensors[f"{base}.alpha"].item() / len(down)
+            if f"{base}.lora_mid.weight" in tensors:
+                mid = tensors[f"{base}.lora_mid.weight"]
+                down = np.tensordot(mid, down, axes=(1, 0)).transpose(0, 3, 1, 2).reshape(len(mid), -1)
+            result[base] = up * scale, down
     return result
 
 

@@ -129,7 +129,7 @@ def test_modules_without_a_layer_are_counted(driver, loras):
     tensors[f"{name}.lora_up.weight"], tensors[f"{name}.lora_down.weight"] = torch.ones(4, 1), torch.ones(1, 4)
     save_file(tensors, driver.lora_dir / "more.safetensors")
     picture = driver.generate("a cat <nplora:more:vangogh:10>")
-    assert "1 modules of 'more' have no layer in this model" in picture.comments[0]
+    assert "1 of the modules in 'more' have no layer in this model" in picture.comments[0]
     assert driver.compare(fused(loras.dog, loras.vangogh, 10)).worst < 1e-4
 
 
@@ -160,7 +160,7 @@ def test_a_file_of_another_kind_is_refused_by_name(driver, loras, monkeypatch):
 
 @forges
 def test_patches_that_are_no_lora_are_named(driver, loras, monkeypatch):
-    monkeypatch.setattr(driver, "make_patch", lambda up, down, alpha: ("diff", (up,)))
+    monkeypatch.setattr(driver, "make_patch", lambda up, down, alpha, mid: ("diff", (up,)))
     picture = driver.generate(TAG)
     assert "holds diff modules; only LoRA and LoCon can be fused" in picture.comments[0]
 

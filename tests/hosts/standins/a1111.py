@@ -42,7 +42,7 @@ class NetworkModuleLora:
         self.dim = weights.w["lora_down.weight"].shape[0]
         self.up_model = self.create_module(weights.w["lora_up.weight"])
         self.down_model = self.create_module(weights.w["lora_down.weight"])
-        self.mid_model = None
+        self.mid_model = self.create_module(weights.w["lora_mid.weight"]) if "lora_mid.weight" in weights.w else None
 
     def create_module(self, weight):
         if isinstance(self.sd_module, torch.nn.Linear):
@@ -60,7 +60,10 @@ class NetworkModuleLora:
         return self.alpha / self.dim if self.alpha is not None else 1.0
 
     def calc_updown(self, target):
-        updown = self.up_model.weight.flatten(1) @ self.down_model.weight.flatten(1)
+        down = self.down_model.weight.flatten(1)
+        if self.mid_model is not None:
+            down = torch.einsum("nm...,mj->nj...", self.mid_model.weight, down).flatten(1)
+        updown = self.up_model.weight.flatten(1) @ down
         return updown.reshape(target.shape) * self.calc_scale() * self.multiplier(), None
 
 

@@ -92,8 +92,8 @@ def factors(patch):
     if isinstance(patch, tuple):
         kind, fields = patch
         assert kind == "lora"
-        return fields[:3]
-    return patch.weights[:3]
+        return fields[:4]
+    return patch.weights[:4]
 
 
 class Forge(StandIn):
@@ -172,12 +172,13 @@ class Forge(StandIn):
             if up in lora:
                 alpha = lora.get(f"{name}.alpha")
                 alpha = None if alpha is None else alpha.item()
-                patches[key] = self.make_patch(lora[up], lora[down], alpha)
-                used |= {up, down, f"{name}.alpha"}
+                mid = f"{name}.lora_mid.weight"
+                patches[key] = self.make_patch(lora[up], lora[down], alpha, lora.get(mid))
+                used |= {up, down, mid, f"{name}.alpha"}
         return patches, {key: value for key, value in lora.items() if key not in used}
 
-    def make_patch(self, up, down, alpha):
-        return ("lora", (up, down, alpha, None, None))
+    def make_patch(self, up, down, alpha, mid):
+        return ("lora", (up, down, alpha, mid, None))
 
     def _load_lora_for_models(
         self, model, clip, lora, strength_model, strength_clip, filename="default", online_mode=False
@@ -234,9 +235,12 @@ class Forge(StandIn):
         model.backup = {}
         for key, strength, patch in patcher.all_patches():
             model.backup.setdefault(key, weights[key].data)
-            up, down, alpha = factors(patch)
+            up, down, alpha, mid = factors(patch)
             scale = 1.0 if alpha is None else alpha / down.shape[0]
-            delta = strength * scale * (up.float().flatten(1) @ down.float().flatten(1))
+            down = down.float().flatten(1)
+            if mid is not None:
+                down = torch.einsum("nm...,mj->nj...", mid.float(), down).flatten(1)
+            delta = strength * scale * (up.float().flatten(1) @ down)
             weights[key].data = weights[key].data + delta.reshape(weights[key].shape)
         model.merged_state = patcher.state()
 
@@ -270,5 +274,5 @@ class Neo(Forge):
     patcher_class = NeoPatcher
     dynamic_args = types.SimpleNamespace(online_lora=False, nunchaku=False)
 
-    def make_patch(self, up, down, alpha):
-        return LoRAAdapter(set(), (up, down, alpha, None, None, None))
+    def make_patch(self, up, down, alpha, mid):
+        return LoRAAdapter(set(), (up, down, alpha, mid, None, None))
