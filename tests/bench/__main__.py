@@ -73,7 +73,10 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=layers, help=f"how many of the {layers} layers (default: all)")
     parser.add_argument("--rank", type=int, default=32, help="rank of both LoRAs (default: 32)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, after one to warm up (default: 5)")
+    parser.add_argument("--threads", type=int, help="threads of torch; 1 is steadiest on a machine that is not idle")
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
     content = random_lora("content", args.rank, 1, args.layers)
     style = random_lora("style", args.rank, 2, args.layers)

@@ -196,7 +196,7 @@ class RealHost(Driver):
     def delta(self, name):
         path = self._data / "delta.safetensors"
         self._call("/nplora-probe/delta", {"name": name, "out": str(path)})
-        return load_file(path)["delta"].numpy()
+        return np.array(load_file(path)["delta"])  # a copy: the next call overwrites the file that this one maps
 
     def fingerprint(self):
         return self._call("/nplora-probe/fingerprint")
