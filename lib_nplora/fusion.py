@@ -25,7 +25,7 @@ class FusedLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _Share:
     """What one LoRA holds for the layer at hand."""
 
     lora: LoraWeights
@@ -64,8 +64,8 @@ def fuse_layers(
                 key,
                 method,
                 request,
-                _parts(key, request, request.contents, contents),
-                _parts(key, request, request.styles, styles),
+                _shares(key, request, request.contents, contents),
+                _shares(key, request, request.styles, styles),
                 bases,
             )
         yield layer
@@ -84,12 +84,12 @@ def fuse(
     )
 
 
-def _parts(
+def _shares(
     key: ModuleKey, request: FusionRequest, sources: Sequence[Source], loras: Sequence[LoraWeights]
-) -> list[_Part]:
+) -> list[_Share]:
     multiplier: float = getattr(request, key.part)
     return [
-        _Part(lora, lora.deltas[key], multiplier * getattr(source, key.part))
+        _Share(lora, lora.deltas[key], multiplier * getattr(source, key.part))
         for source, lora in zip(sources, loras)
         if key in lora.deltas
     ]
@@ -99,8 +99,8 @@ def _fuse_layer(
     key: ModuleKey,
     method: Method,
     request: FusionRequest,
-    contents: Sequence[_Part],
-    styles: Sequence[_Part],
+    contents: Sequence[_Share],
+    styles: Sequence[_Share],
     bases: ByteLru,
 ) -> FusedLayer:
     _check_shapes(key, [*contents, *styles])
@@ -112,23 +112,23 @@ def _fuse_layer(
 
     basis = None
     if method.needs_basis:
-        owner = tuple(part.lora.digest for part in styles)
-        basis = bases.get((owner, key), lambda: right_svd([part.delta for part in styles])).basis(request.k)
+        owner = tuple(share.lora.digest for share in styles)
+        basis = bases.get((owner, key), lambda: right_svd([share.delta for share in styles])).basis(request.k)
     fused = method.fuse(Layer(weighted.contents, weighted.styles, basis), request.mu)
     removed = max(energy - sum(delta.energy() for delta in fused.contents), 0.0)
     return FusedLayer(key, concat([*fused.styles, *fused.contents]), LayerReport(Outcome.FUSED, energy, removed))
 
 
-def _weighted(parts: Sequence[_Part]) -> list[LowRankDelta]:
-    return [part.delta.scaled(part.weight) for part in parts]
+def _weighted(shares: Sequence[_Share]) -> list[LowRankDelta]:
+    return [share.delta.scaled(share.weight) for share in shares]
 
 
-def _check_shapes(key: ModuleKey, parts: Sequence[_Part]) -> None:
-    first = parts[0]
-    for part in parts[1:]:
-        if part.delta.shape != first.delta.shape:
+def _check_shapes(key: ModuleKey, shares: Sequence[_Share]) -> None:
+    first = shares[0]
+    for share in shares[1:]:
+        if share.delta.shape != first.delta.shape:
             raise MismatchError(
-                f"'{first.lora.name}' and '{part.lora.name}' are made for different models: layer {key.name} is "
+                f"'{first.lora.name}' and '{share.lora.name}' are made for different models: layer {key.name} is "
                 f"{first.delta.shape[0]} x {first.delta.shape[1]} in one and "
-                f"{part.delta.shape[0]} x {part.delta.shape[1]} in the other"
+                f"{share.delta.shape[0]} x {share.delta.shape[1]} in the other"
             )

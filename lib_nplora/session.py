@@ -49,14 +49,31 @@ class Plan:
         For the picture.
     files
         Every LoRA that goes into the picture, by the name that the prompt gives it.
+    """
+
+    asked: Sequence[Asked]
+    honoured: Mapping[Asked, FusedLora]
+    comments: Sequence[str]
+    files: Mapping[str, LoraFile]
+
+    @property
+    def by_role(self) -> bool:
+        """Whether LoRAs that the host would merge plainly are fused instead."""
+        return any(asked.by_role for asked in self.honoured)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of a plan.
+
+    problems
+        For the picture. If there is any, nothing at all is applied.
     stale_text
         The same tags meant other weights last time (a file was replaced, say), so text that was encoded for these tags
         then must be encoded again.
     """
 
-    honoured: Mapping[Asked, FusedLora]
-    comments: Sequence[str]
-    files: Mapping[str, LoraFile]
+    problems: Sequence[str]
     stale_text: bool
 
 
@@ -88,19 +105,22 @@ class Session:
             honoured[one] = fused
             files.update(used)
             comments.extend(_comment(one, remark) for remark in remarks)
-        return Plan(honoured, comments, files, self._means_other(asked, honoured))
+        return Plan(asked, honoured, comments, files)
 
-    def apply(self, plan: Plan) -> list[str]:
-        """Make the plan, and nothing else of ours, part of the model. Returns comments."""
+    def apply(self, plan: Plan) -> Applied:
+        """Make the plan, and nothing else of ours, part of the model."""
+        by_fingerprint = {fused.fingerprint: fused for fused in plan.honoured.values()}
+        problems: list[str] = []
         try:
-            if plan.honoured:
-                self._host.apply(list(plan.honoured.values()))
+            if by_fingerprint:
+                self._host.apply(list(by_fingerprint.values()))
             else:
                 self._host.clear()
         except Exception as error:
+            problems = [_comment(asked, _reason(error)) for asked in plan.honoured]
+            by_fingerprint = {}
             self.clear()
-            return [_comment(asked, _reason(error)) for asked in plan.honoured]
-        return []
+        return Applied(problems, self._means_other(plan.asked, tuple(by_fingerprint)))
 
     def clear(self) -> None:
         """Leave the model as it would be without us. What was read and decomposed is kept."""
@@ -132,10 +152,9 @@ class Session:
     def _load(self, file: LoraFile) -> LoraWeights:
         return self._loras.get(file.stamp, lambda: self._host.load(file))
 
-    def _means_other(self, asked: Sequence[Asked], honoured: Mapping[Asked, FusedLora]) -> bool:
+    def _means_other(self, asked: Sequence[Asked], now: tuple[str, ...]) -> bool:
         """Whether the same tags meant other weights last time."""
         tags = tuple(one.tag for one in asked)
-        now = tuple(fused.fingerprint for fused in honoured.values())
         before = self._meant.pop(tags, now)
         self._meant[tags] = now
         while len(self._meant) > 64:
@@ -163,7 +182,9 @@ def _remarks(request: FusionRequest, fused: FusedLora, loras: Sequence[LoraWeigh
     ]
     if not fused.summary.any_fused:
         remarks.append("the LoRAs have no layer in common, so they are merged plainly")
-    elif request.mu > 0 and method_named(request.method).needs_basis and fused.summary.removed < SMALL_EFFECT:
+    elif fused.summary.both_alone:
+        remarks.append(f"each LoRA has layers that the other lacks, which are added as they are ({fused.summary})")
+    if request.mu > 0 and method_named(request.method).needs_basis and 0 < fused.summary.removed < SMALL_EFFECT:
         remarks.append(
             f"these LoRAs hardly overlap, so expect a small change: mu={format_number(request.mu)} removes "
             f"{100 * fused.summary.removed:.2f} % of the content's energy"

@@ -89,7 +89,16 @@ class Summary:
 
     @property
     def any_fused(self) -> bool:
-        return any(layer.outcome is Outcome.FUSED for layer in self.layers.values())
+        return Outcome.FUSED in self._outcomes
+
+    @property
+    def both_alone(self) -> bool:
+        """Whether each side has layers that the other lacks, as files that split a model differently do."""
+        return {Outcome.CONTENT_ONLY, Outcome.STYLE_ONLY} <= self._outcomes
+
+    @property
+    def _outcomes(self) -> set[Outcome]:
+        return {layer.outcome for layer in self.layers.values()}
 
     @property
     def removed(self) -> float:

@@ -72,7 +72,7 @@ def test_nothing_asked_nothing_applied(session, host):
     plan = session.prepare([])
     assert not plan.honoured
     assert not plan.comments
-    assert session.apply(plan) == []
+    assert not session.apply(plan).problems
     assert host.applied == [[]]
     assert host.loads == []
 
@@ -90,21 +90,30 @@ def test_a_lora_is_read_once_until_the_file_or_the_model_changes(session, host):
 
 
 def test_equal_requests_are_one_fusion(session, host):
-    plan = session.prepare([asked("dog:vangogh:0.5"), asked("dog:vangogh:0.5"), asked("dog:vangogh:1")])
+    plan = session.prepare(
+        [asked("dog:vangogh"), asked("dog:vangogh"), asked("dog:vangogh:0.5"), asked("dog:vangogh:1")]
+    )
     session.apply(plan)
     assert len(host.applied[-1]) == len(set(host.applied[-1])) == 2
 
 
 def test_text_is_stale_when_the_same_tags_mean_other_weights(session, host):
-    tags = [asked("dog:vangogh:0.5")]
-    assert not session.prepare(tags).stale_text
-    assert not session.prepare([asked("dog:vangogh:1")]).stale_text
-    assert not session.prepare(tags).stale_text
+
+    def stale(tag: str) -> bool:
+        return session.apply(session.prepare([asked(tag)])).stale_text
+
+    assert not stale("dog:vangogh:0.5")
+    assert not stale("dog:vangogh:1")
+    assert not stale("dog:vangogh:0.5")
     host.stamps["dog"] = "dog 2"
-    assert session.prepare(tags).stale_text
-    assert not session.prepare(tags).stale_text
+    assert stale("dog:vangogh:0.5")
+    assert not stale("dog:vangogh:0.5")
+    host.refuses = True
+    assert stale("dog:vangogh:0.5")
+    host.refuses = False
+    assert stale("dog:vangogh:0.5")
     del host.stamps["dog"]
-    assert session.prepare(tags).stale_text
+    assert stale("dog:vangogh:0.5")
 
 
 def test_one_bad_request_does_not_stop_the_others(session, host):
@@ -132,7 +141,7 @@ def test_an_unknown_method_is_refused_before_anything_is_read(session, host):
 def test_a_host_that_refuses_is_left_clean(session, host):
     plan = session.prepare([asked("dog:vangogh:1"), asked("vangogh:dog:1")])
     host.refuses = True
-    assert session.apply(plan) == [
+    assert session.apply(plan).problems == [
         "NP-LoRA: <nplora:dog:vangogh:1>: it will not",
         "NP-LoRA: <nplora:vangogh:dog:1>: it will not",
     ]
@@ -145,6 +154,10 @@ def test_a_pair_that_hardly_overlaps_is_said_to():
     assert "hardly overlap" in session.prepare([asked("dog:vangogh:0.1")]).comments[0]
     assert not session.prepare([asked("dog:vangogh:0")]).comments
     assert not session.prepare([asked("dog:vangogh:0.1:method=direct")]).comments
+
+
+def test_a_content_of_weight_0_is_not_remarked_on():
+    assert not Session(NotingHost(overlapping=False)).prepare([asked("dog:vangogh:0.5:c=0")]).comments
 
 
 def test_a_pair_that_overlaps_is_not_remarked_on(session):

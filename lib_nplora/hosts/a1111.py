@@ -18,10 +18,8 @@ import torch
 from ..errors import FileError, HostError
 from ..lowrank import LowRankDelta, exact_math
 from ..weights import FusedLora, LoraWeights, ModuleKey, Part
-from .lora_list import LoraList, check_fits, check_matched, module_name
+from .lora_list import LoraList, check_fits, check_matched, module_names
 from .protocol import LoraFile
-
-PREFIX = "nplora "
 
 
 def detect() -> A1111Host | None:
@@ -44,6 +42,7 @@ class A1111Host:
         self._network = network
         self._model_data = sd_models.model_data
         self._list = LoraList(networks)
+        self._applied: list[Any] = []
         self._made: WeakKeyDictionary[FusedLora, Any] = WeakKeyDictionary()
         self.resolve = self._list.resolve
 
@@ -64,7 +63,7 @@ class A1111Host:
                 rows, *columns = module.shape
                 check_fits(file, delta.shape == (rows, torch.Size(columns).numel()), sd_key, delta)
                 deltas[ModuleKey(sd_key, self._part(module))] = delta
-        matched = {module_name(module.network_key) for module in net.modules.values()}
+        matched = module_names(module.network_key for module in net.modules.values())
         unmatched = tuple(sorted(_module_names(file) - matched))
         check_matched(file, len(matched), len(unmatched))
         return LoraWeights(file.name, file.stamp, deltas, unmatched)
@@ -73,10 +72,12 @@ class A1111Host:
         ours = [self._made.get(lora) or self._make(lora) for lora in fused]
         self.clear()
         self._networks.loaded_networks.extend(ours)
+        self._applied = ours
 
     def clear(self) -> None:
         loaded = self._networks.loaded_networks
-        loaded[:] = [net for net in loaded if not str(net.name).startswith(PREFIX)]
+        loaded[:] = [net for net in loaded if net not in self._applied]
+        self._applied = []
 
     def _delta(self, file: LoraFile, module: Any) -> LowRankDelta:
         """The module's update, exactly, from the factors that the host holds."""
@@ -96,7 +97,7 @@ class A1111Host:
         return "unet" if module.multiplier() else "te"
 
     def _make(self, lora: FusedLora) -> Any:
-        net = self._network.Network(f"{PREFIX}{lora.title} {lora.fingerprint}", None)
+        net = self._network.Network(f"nplora {lora.title} {lora.fingerprint}", None)
         with exact_math(), _picture_rng_kept():
             for key, delta in lora.deltas.items():
                 net.modules[key.name] = self._module(net, str(key.name), delta.balanced())
@@ -130,4 +131,4 @@ def _module_names(file: LoraFile) -> set[str]:
     if not file.path.lower().endswith(".safetensors"):
         return set()
     with safe_open(file.path, "pt") as tensors:
-        return {module_name(key) for key in tensors.keys() if not key.startswith("bundle_emb.")}  # noqa: SIM118
+        return module_names(tensors.keys())

@@ -19,7 +19,7 @@ import torch
 from ..errors import FileError, HostError
 from ..lowrank import LowRankDelta, exact_math
 from ..weights import FusedLora, LoraWeights, ModuleKey, Part
-from .lora_list import LoraList, check_fits, check_matched, module_name
+from .lora_list import LoraList, check_fits, check_matched, module_names
 from .protocol import LoraFile
 
 STATE = "_nplora"
@@ -75,7 +75,7 @@ class ForgeHost:
                     delta = _delta(file, patch)
                     check_fits(file, _fits(delta, target, weights), str(target), delta)
                     deltas[ModuleKey(target, part)] = delta
-        unmatched = tuple(sorted({module_name(key) for key in state}))
+        unmatched = tuple(sorted(module_names(state)))
         check_matched(file, len(deltas), len(unmatched))
         return LoraWeights(file.name, file.stamp, deltas, unmatched)
 
@@ -137,7 +137,7 @@ class ForgeHost:
         return names
 
     def _online(self, unet: Any) -> bool:
-        """Whether the host would patch at each forward: asked for, and the weights are not plain floats."""
+        """Whether to patch at each forward: asked for, and the weights are not plain floats (as Forge decides)."""
         plain = (torch.float32, torch.float16, torch.bfloat16)
         storage = getattr(unet.model, "storage_dtype", torch.float32)
         return bool(_get(self._dynamic_args, "online_lora")) and storage not in plain
@@ -171,7 +171,8 @@ def _delta(file: LoraFile, patch: Any) -> LowRankDelta:
 
 
 def _fits(delta: LowRankDelta, target: Any, weights: dict[str, torch.Tensor]) -> bool:
-    key, rows = (target, None) if isinstance(target, str) else (target[0], target[1][2])
+    key, offset = (target, None) if isinstance(target, str) else target[:2]
+    rows = offset[2] if offset else None
     weight = weights.get(key)
     if weight is None:
         return False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from typing import Any
 
-from ..errors import MismatchError, NotFoundError, did_you_mean
+from ..errors import FileError, MismatchError, NotFoundError, did_you_mean
 from ..lowrank import LowRankDelta
 from .protocol import LoraFile
 
@@ -43,18 +45,21 @@ class LoraList:
         return networks.available_network_aliases.get(name)
 
 
-def module_name(tensor: str) -> str:
-    """The module that a LoRA file's tensor belongs to, as the file spells it."""
-    return tensor.partition(".lora_")[0].removesuffix(".alpha")
+def module_names(tensors: Iterable[str]) -> set[str]:
+    """The modules that these tensors of a LoRA file belong to, as the file spells them."""
+    bundled = "bundle_emb."
+    return {re.split(r"[._]lora[._]|\.lora_|\.alpha$", name)[0] for name in tensors if not name.startswith(bundled)}
 
 
 def check_fits(file: LoraFile, fits: bool, layer: str, delta: LowRankDelta) -> None:
-    """Raise MismatchError unless `delta` fits the model's `layer`."""
+    """Raise MismatchError unless `delta` fits the model's `layer`, FileError unless its values are finite."""
     if not fits:
         raise MismatchError(
             f"'{file.name}' is made for another model than the one that is loaded "
             f"(layer {layer} does not take a {delta.shape[0]} x {delta.shape[1]} update)"
         )
+    if not (delta.up.isfinite().all() and delta.down.isfinite().all()):
+        raise FileError(f"'{file.name}' holds values that are not finite in layer {layer}: use another version of it")
 
 
 def check_matched(file: LoraFile, matched: int, unmatched: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from modules import extra_networks
 
-from ..session import Plan, Session
+from ..session import Applied, Plan, Session
 from .prompt import TAG, left_to_host, read
 
 
@@ -42,7 +42,10 @@ def install(session: Session) -> Callable[[], None]:
             return original(p, extra_network_data)
         plan = session.prepare(read(extra_network_data or {}))
         result = original(p, left_to_host(extra_network_data, plan))
-        _report(p, plan, session.apply(plan))
+        applied = session.apply(plan)
+        if applied.problems and plan.by_role:
+            result = original(p, extra_network_data)
+        _report(p, plan, applied)
         return result
 
     def undo() -> None:
@@ -59,12 +62,12 @@ def install(session: Session) -> Callable[[], None]:
     return undo
 
 
-def _report(p: Any, plan: Plan, failed: list[str]) -> None:
-    for comment in (*plan.comments, *failed):
+def _report(p: Any, plan: Plan, applied: Applied) -> None:
+    for comment in (*plan.comments, *applied.problems):
         p.comment(comment)
-    if plan.stale_text:
+    if applied.stale_text:
         _forget_encoded_text(p)
-    if plan.files:
+    if plan.files and not applied.problems:
         _add_hashes(p, plan)
 
 

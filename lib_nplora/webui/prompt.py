@@ -30,7 +30,7 @@ def read(data: ExtraNetworkData) -> list[Asked]:
 
 def left_to_host(data: ExtraNetworkData, plan: Plan) -> ExtraNetworkData:
     """What the host itself shall still activate: all but the LoRAs whose roles are honoured."""
-    if not any(asked.by_role for asked in plan.honoured):
+    if not plan.by_role:
         return data
     return {
         name: [params for params in tags if name not in LORA_TAGS or not has_role(_items(params))]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lib_nplora.errors import HostError, MismatchError
 from lib_nplora.hosts import detect_host
 
 from .contract import Loras
@@ -88,6 +89,7 @@ def test_half_precision_around_the_activation_changes_nothing(driver, loras):
     assert driver.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-5
 
 
+@pytest.mark.parametrize("driver", [A1111], indirect=True)
 def test_the_random_state_is_the_pictures_own(driver, loras):
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -111,6 +113,54 @@ def test_a_host_that_takes_only_some_layers_gets_none(driver, loras, monkeypatch
     (comment,) = picture.comments
     assert "none is applied" in comment
     assert picture.pixels == plain
+
+
+def test_roles_that_cannot_be_applied_are_ordinary_tags(driver, loras, monkeypatch):
+    prompt = "a cat <lora:dog:0.8:role=content> <lora:vangogh:1:role=style:mu=2>"
+    plain_merge = driver.generate("a cat <lora:dog:0.8> <lora:vangogh:1>")
+
+    def refuse(self, fused):
+        raise HostError("not today")
+
+    monkeypatch.setattr(type(detect_host()), "apply", refuse)
+    picture = driver.generate(prompt)
+    assert "not today" in picture.comments[0]
+    assert picture.pixels == plain_merge.pixels
+
+
+@forges
+def test_slices_and_swapped_halves_of_a_layer(driver, loras, monkeypatch):
+    """Targets of diffusers' names for Flux: (key, (dimension, start, length)) and (key, None, function)."""
+    host = detect_host()
+    key = "diffusion_model.mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0.weight"
+    up, down = torch.randn(16, 4), torch.randn(4, 32)
+    patch = driver.make_patch(up, down, None, None)
+    whole = driver.make_patch(torch.cat([up, up]), down, None, None)
+    targets = {(key, (0, 16, 16)): patch, (key, None, torch.neg): whole}
+    monkeypatch.setattr(host._patcher, "load_lora", lambda state, names: (targets if key in names.values() else {}, {}))
+    weights = host.load(host.resolve("dog"))
+    assert {module_key.name for module_key in weights.deltas} == set(targets)
+    targets[(key, (0, 16, 17))] = patch
+    with pytest.raises(MismatchError):
+        host.load(host.resolve("dog"))
+
+
+def test_values_that_are_not_finite_are_refused(driver, loras):
+    tensors = load_file(loras.dog)
+    tensors[next(key for key in tensors if key.endswith("lora_up.weight"))][0] = float("nan")
+    save_file(tensors, driver.lora_dir / "nan.safetensors")
+    plain = driver.generate("a cat").pixels
+    for tag in ("<nplora:nan:vangogh>", "<nplora:dog:nan>"):
+        picture = driver.generate(f"a cat {tag}")
+        assert "'nan' holds values that are not finite" in picture.comments[0]
+        assert picture.pixels == plain
+
+
+def test_what_is_bundled_with_a_lora_is_not_counted(driver, loras):
+    tensors = load_file(loras.dog)
+    tensors["bundle_emb.trigger.string_to_param.*"] = torch.ones(1, 24)
+    save_file(tensors, driver.lora_dir / "bundled.safetensors")
+    assert not driver.generate("a cat <nplora:bundled:vangogh:10>").comments
 
 
 def test_an_unforeseen_error_is_a_comment_too(driver, loras, monkeypatch, caplog):

@@ -1,7 +1,7 @@
 """The contract suite in real hosts.
 
 NPLORA_A1111_DIR, NPLORA_FORGE_DIR, NPLORA_NEO_DIR name the hosts' folders, NPLORA_CHECKPOINT a Stable Diffusion 1.5
-checkpoint (random weights will do), NPLORA_CHECKPOINT_2 another one. One host at a time needs up to 10 GB of memory.
+checkpoint (random weights will do), NPLORA_CHECKPOINT_2 a different one. A host needs up to 10 GB of memory.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from .driver import KINDS, RealHost
 def running(name: str, data: Path, *, webui: bool = True) -> Iterator[RealHost]:
     """The host for as long as it is needed; skips the test where there is none."""
     kind = KINDS[name]
-    checkpoint = os.environ.get("NPLORA_CHECKPOINT")
-    if kind.folder is None or not checkpoint:
-        pytest.skip(f"{kind.variable} and NPLORA_CHECKPOINT are not set: no real {name} here")
-    checkpoints = [Path(checkpoint), Path(os.environ.get("NPLORA_CHECKPOINT_2", checkpoint))]
+    checkpoints = [Path(os.environ[x]) for x in ("NPLORA_CHECKPOINT", "NPLORA_CHECKPOINT_2") if x in os.environ]
+    if kind.folder is None or len(checkpoints) < 2:
+        pytest.skip(f"{kind.variable}, NPLORA_CHECKPOINT and NPLORA_CHECKPOINT_2 are not set: no real {name} here")
     host = RealHost(kind, checkpoints, data, webui=webui)
     try:
         yield host

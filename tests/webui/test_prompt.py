@@ -15,7 +15,7 @@ def parsed(**tags: list[str]) -> dict[str, list[SimpleNamespace]]:
 
 
 def plan_of(*honoured) -> Plan:
-    return Plan(dict.fromkeys(honoured), [], {}, False)
+    return Plan(honoured, dict.fromkeys(honoured), [], {})
 
 
 def test_a_prompt_without_us_asks_nothing():
