@@ -68,7 +68,7 @@ KINDS = {
     "neo": HostKind(
         "NPLORA_NEO_DIR",
         ("--cpu", "--force-fp32", "--fp32-text-enc"),
-        {"hr_upscaler": "Lanczos", "hr_additional_modules": []},
+        {"hr_upscaler": "None", "hr_additional_modules": []},
     ),
 }
 
