@@ -17,10 +17,10 @@ from typing import TypeVar
 import torch
 
 from lib_nplora.cache import ByteLru
-from lib_nplora.fusion import fuse_layers
+from lib_nplora.fusion import fuse
 from lib_nplora.lowrank import LowRankDelta
 from lib_nplora.request import FusionRequest, Source
-from lib_nplora.weights import LoraWeights
+from lib_nplora.weights import FusedLora, LoraWeights
 
 from .sdxl import random_lora, shapes
 
@@ -56,25 +56,29 @@ class Model:
 
 
 def measure(model: Model, content: LoraWeights, style: LoraWeights) -> dict[str, float]:
-    """One round: seconds of each piece."""
-    spent = dict.fromkeys(("direct", "maths", "apply", "warm"), 0.0)
-
-    def timed(piece: str, work: Callable[[], T]) -> T:
-        start = perf_counter()
-        result = work()
-        spent[piece] += perf_counter() - start
-        return result
-
-    for key in content.deltas:
-        pair = content.deltas[key], style.deltas[key]
-        timed("direct", lambda pair=pair: model.add(*pair))
+    """One round: seconds of each piece. As in a host, all layers are fused before the first is added."""
     bases = ByteLru(2**32)
-    for request, piece in ((REQUEST, "maths"), (OTHER_MU, "warm")):
-        layers = fuse_layers(request, [content], [style], bases)
-        while layer := timed(piece, lambda layers=layers: next(layers, None)):
-            if piece == "maths":
-                timed("apply", lambda layer=layer: model.add(layer.delta))
+
+    def direct() -> None:
+        for key in content.deltas:
+            model.add(content.deltas[key], style.deltas[key])
+
+    def apply(fused: FusedLora) -> None:
+        for delta in fused.deltas.values():
+            model.add(delta)
+
+    spent = {"direct": timed(direct)[0]}
+    spent["maths"], fused = timed(lambda: fuse(REQUEST, [content], [style], bases))
+    spent["apply"], _ = timed(lambda: apply(fused))
+    spent["warm"], _ = timed(lambda: fuse(OTHER_MU, [content], [style], bases))
     return spent
+
+
+def timed(work: Callable[[], T]) -> tuple[float, T]:
+    """Seconds, and what came of them."""
+    start = perf_counter()
+    result = work()
+    return perf_counter() - start, result
 
 
 def main() -> None:
