@@ -20,7 +20,7 @@ from lib_nplora.cache import ByteLru
 from lib_nplora.fusion import fuse
 from lib_nplora.lowrank import LowRankDelta
 from lib_nplora.request import FusionRequest, Source
-from lib_nplora.weights import FusedLora, LoraWeights
+from lib_nplora.weights import LoraWeights
 
 from .sdxl import random_lora, shapes
 
@@ -56,20 +56,18 @@ class Model:
 
 
 def measure(model: Model, content: LoraWeights, style: LoraWeights) -> dict[str, float]:
-    """One round: seconds of each piece. As in a host, all layers are fused before the first is added."""
+    """One round: seconds of each piece.
+
+    As in a host, all layers are fused before the first is added. Direct and fused additions take turns, layer by layer:
+    what fresh memory costs changes from minute to minute, and must not fall on one of them.
+    """
+    spent = dict.fromkeys(("direct", "maths", "apply", "warm"), 0.0)
     bases = ByteLru(2**32)
-
-    def direct() -> None:
-        for key in content.deltas:
-            model.add(content.deltas[key], style.deltas[key])
-
-    def apply(fused: FusedLora) -> None:
-        for delta in fused.deltas.values():
-            model.add(delta)
-
-    spent = {"direct": timed(direct)[0]}
     spent["maths"], fused = timed(lambda: fuse(REQUEST, [content], [style], bases))
-    spent["apply"], _ = timed(lambda: apply(fused))
+    for key, delta in fused.deltas.items():
+        pair = content.deltas[key], style.deltas[key]
+        spent["direct"] += timed(lambda pair=pair: model.add(*pair))[0]
+        spent["apply"] += timed(lambda delta=delta: model.add(delta))[0]
     spent["warm"], _ = timed(lambda: fuse(OTHER_MU, [content], [style], bases))
     return spent
 
