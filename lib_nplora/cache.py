@@ -18,12 +18,13 @@ T = TypeVar("T", bound=Sized)
 class ByteLru:
     """Least recently used values go first once their sum passes `max_bytes`.
 
-    Values used since the last `begin_round` stay whatever their size: a walk over the layers of one large LoRA must
-    not evict its own first layers.
+    Values used since the last `begin_round` stay: a walk over the layers of one large LoRA must not evict its own first
+    layers. If they alone pass `max_bytes`, the rest of the round is kept too, or, if `strict`, made anew each time.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, strict: bool = False) -> None:
         self.max_bytes = max_bytes
+        self.strict = strict
         self._entries: OrderedDict[Hashable, tuple[int, Any]] = OrderedDict()
         self._round = 0
         self._bytes = 0
@@ -44,10 +45,14 @@ class ByteLru:
         if key in self._entries:
             value: T = self._entries.pop(key)[1]
         else:
+            self._evict()
             value = make()
             self._bytes += value.nbytes
         self._entries[key] = self._round, value
         self._evict()
+        if self.strict and self._bytes > self.max_bytes:
+            del self._entries[key]
+            self._bytes -= value.nbytes
         return value
 
     def clear(self) -> None:

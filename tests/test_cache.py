@@ -38,6 +38,24 @@ def test_keeps_what_the_round_uses_whatever_its_size():
     assert cache.nbytes == 30
 
 
+def test_a_strict_one_keeps_what_fits_and_makes_the_rest_anew():
+    cache = ByteLru(25, strict=True)
+    assert put(cache, "a", "b", "c", "d") == ["a", "b", "c", "d"]
+    assert put(cache, "a", "b", "c", "d") == ["c", "d"]
+    assert (len(cache), cache.nbytes) == (2, 20)
+    cache.begin_round()
+    assert put(cache, "e") == ["e"]
+    assert (len(cache), cache.nbytes) == (2, 20)
+
+
+def test_what_may_go_goes_before_the_next_value_is_made():
+    cache = ByteLru(10)
+    put(cache, "a", "b")
+    cache.begin_round()
+    cache.get("c", lambda: Thing(10 if cache.nbytes <= 10 else 1 / 0))
+    assert len(cache) == 1
+
+
 def test_drops_the_least_recently_used_of_earlier_rounds():
     cache = ByteLru(30)
     put(cache, "a", "b", "c")
