@@ -17,7 +17,8 @@ from . import __version__
 from .cache import ByteLru
 from .errors import FileError, MismatchError, NploraError, RequestError
 from .files import DTYPES, LoraFile, read_lora, write_lora
-from .fusion import FusedLayer, fuse_layers, layer_keys
+from .fusion import FusedLayer, fuse_layers, layers
+from .lowrank import LowRankDelta
 from .methods import METHODS, method_named
 from .rank_rule import RankRule
 from .request import FusionRequest, Source, format_number, parse_mu, parse_number
@@ -109,10 +110,10 @@ def _fuse(arguments: argparse.Namespace) -> None:
         method=arguments.method,
     )
     reports: Reports = {}
-    layers = _watched(request, content.weights, style.weights, reports)
+    walk = _watched(request, content.weights, style.weights, reports)
     write_lora(
         output,
-        ((layer.key, layer.delta) for layer in layers),
+        ((layer.key, layer.delta) for layer in walk if isinstance(layer.delta, LowRankDelta)),
         arguments.dtype,
         content.family or style.family,
         _provenance(request, content.weights, style.weights),
@@ -158,7 +159,7 @@ def _watched(
 ) -> Iterator[FusedLayer]:
     """The fused layers one by one, none of them kept; fills `reports` and moves a progress bar."""
     bases = ByteLru(0)
-    total = len(layer_keys([content], [style]))
+    total = len(layers([content], [style]))
     with tqdm(total=total, unit="layer", leave=False, disable=not sys.stderr.isatty()) as progress:
         for layer in fuse_layers(request, [content], [style], bases):
             reports[layer.key] = layer.report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -73,6 +73,14 @@ class LowRankDelta:
     def nbytes(self) -> int:
         return self.up.nbytes + self.down.nbytes
 
+    @property
+    def has_input_side(self) -> bool:
+        return True
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(self.up.isfinite().all() and self.down.isfinite().all())
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """(up, down) as files hold them, with scale 1: 2-D, or 4-D for a convolution. See from_factors."""
         ones = (1,) * len(self.kernel)
@@ -82,9 +90,21 @@ class LowRankDelta:
         """weight * delta."""
         return self if weight == 1 else LowRankDelta(self.up * weight, self.down, self.kernel)
 
-    def with_down(self, down: Tensor) -> LowRankDelta:
-        """The delta with another input side, (rank, in)."""
-        return LowRankDelta(self.up, down, self.kernel)
+    def on_input(self, change: Callable[[Tensor], Tensor]) -> LowRankDelta:
+        """The delta with its input side, rows of length `in`, changed by a linear map that keeps their length."""
+        return LowRankDelta(self.up, change(self.down), self.kernel)
+
+    def inside(self, basis: Tensor) -> LowRankDelta:
+        """delta V V^T as factors: up is delta V, (out, k), down is V^T.
+
+        basis
+            V, (in, k) float32, orthonormal columns.
+        """
+        return LowRankDelta(self.up @ (self.down @ basis), basis.T, self.kernel)
+
+    def rows(self, start: int, stop: int) -> LowRankDelta:
+        """The delta of these output rows alone."""
+        return LowRankDelta(self.up[start:stop], self.down, self.kernel)
 
     def dense(self) -> Tensor:
         """up @ down, (out, in) float32."""
@@ -92,7 +112,8 @@ class LowRankDelta:
 
     def energy(self) -> float:
         """Squared Frobenius norm, from the Gram matrices of the factors: tr(up^T up  down down^T)."""
-        return float(((self.up.T @ self.up) * (self.down @ self.down.T)).sum(dtype=torch.float64))
+        up, down = self.up.double(), self.down.double()
+        return max(float(((up.T @ up) * (down @ down.T)).sum()), 0.0)
 
     def balanced(self) -> LowRankDelta:
         """The same delta with |up[:, i]| = |down[i]| for every i, so that neither underflows in fp16."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .delta import Delta
 from .errors import RequestError, did_you_mean
-from .lowrank import LowRankDelta
 from .subspace import project_out, projection_strength
 
 
@@ -25,8 +25,8 @@ class Layer:
         V, the styles' principal directions, (in, k) float32; None for a method that has no use for it.
     """
 
-    contents: Sequence[LowRankDelta]
-    styles: Sequence[LowRankDelta]
+    contents: Sequence[Delta]
+    styles: Sequence[Delta]
     basis: Tensor | None = None
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .cache import ByteLru
-from .errors import NploraError, RequestError
+from .errors import FileError, NploraError, RequestError
 from .fusion import fingerprint, fuse
 from .hosts.protocol import Host, LoraFile
 from .methods import method_named
 from .request import FusionRequest, format_number
-from .weights import FusedLora, LoraWeights
+from .traits import accelerator, family
+from .weights import DeltaMap, FusedLora, LoraWeights
 
 logger = logging.getLogger("nplora")
 
 GIB = 2**30
 SMALL_EFFECT = 0.01
 """Share of the content's energy under which a projection is hardly seen, and is said to be so."""
+
+MANY_DIRECTIONS = 0.5
+"""Share of the directions over which a style's basis leaves hardly any content, as one that has no small rank does."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Session:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._loras = ByteLru(2 * GIB)
-        self._bases = ByteLru(GIB)
+        self._bases = ByteLru(2 * GIB, strict=True)
         self._fused = ByteLru(GIB)
         self._model: Hashable = None
         self._meant: OrderedDict[tuple[str, ...], tuple[str, ...]] = OrderedDict()
@@ -93,11 +98,13 @@ class Session:
         honoured: dict[Asked, FusedLora] = {}
         comments: list[str] = []
         files: dict[str, LoraFile] = {}
+        self._forget_other_models()
         for one in asked:
             try:
                 if isinstance(one.request, RequestError):
                     raise one.request
-                self._begin()
+                for cache in (self._loras, self._bases, self._fused):
+                    cache.begin_round()
                 used, fused, remarks = self._fuse(one.request)
             except Exception as error:
                 comments.append(_comment(one, _reason(error)))
@@ -129,10 +136,13 @@ class Session:
         except Exception:
             logger.exception("cannot clear")
 
-    def _begin(self) -> None:
-        for cache in (self._loras, self._bases, self._fused):
-            cache.begin_round()
-        model = self._host.model_token()
+    def _forget_other_models(self) -> None:
+        """What was read for the model before the last switch fits no other, and would keep it in memory."""
+        try:
+            model = self._host.model_token()
+        except Exception as error:
+            logger.debug("no model is loaded: %s", error)
+            return
         if model != self._model:
             self._model = model
             self._loras.clear()
@@ -145,12 +155,28 @@ class Session:
         contents, styles = (
             [self._load(files[source.name]) for source in side] for side in (request.contents, request.styles)
         )
+        for lora in (*contents, *styles):
+            if isinstance(lora.deltas, DeltaMap) and lora.deltas.made:
+                logger.info("%s: %d layers have no factors, which takes a while", lora.name, lora.deltas.made)
         key = fingerprint(request, contents, styles)
         fused = self._fused.get(key, lambda: fuse(request, contents, styles, self._bases))
-        return files, fused, _remarks(request, fused, [*contents, *styles])
+        remarks = _remarks_on_files(list(files.values())) + _remarks(request, fused, contents, styles)
+        return files, fused, remarks
 
     def _load(self, file: LoraFile) -> LoraWeights:
-        return self._loras.get(file.stamp, lambda: self._host.load(file))
+        return self._loras.get(file.stamp, lambda: self._read(file))
+
+    def _read(self, file: LoraFile) -> LoraWeights:
+        try:
+            return self._host.load(file)
+        except NploraError:
+            raise
+        except Exception as error:
+            logger.warning("cannot read %s", file.path, exc_info=True)
+            problem = f"{type(error).__name__}: {error}"
+            raise FileError(
+                f"'{file.name}' cannot be read ({problem}): it is damaged, or of a kind that this WebUI does not know"
+            ) from error
 
     def _means_other(self, asked: Sequence[Asked], now: tuple[str, ...]) -> bool:
         """Whether the same tags meant other weights last time."""
@@ -172,23 +198,57 @@ def _refuse_same_file(request: FusionRequest, files: Mapping[str, LoraFile]) -> 
             raise RequestError(f"{names} would be content and style at once. Name two different LoRAs")
 
 
-def _remarks(request: FusionRequest, fused: FusedLora, loras: Sequence[LoraWeights]) -> list[str]:
+def _remarks_on_files(files: Sequence[LoraFile]) -> list[str]:
+    """What makes a LoRA, or a pair, a strange choice."""
+    remarks = [
+        f"'{file.name}' looks like an accelerator LoRA ({kind}), which has no subject and no style: "
+        "use an ordinary <lora:...> tag for it"
+        for file in files
+        if (kind := accelerator(file.name) or accelerator(os.path.basename(file.path)))
+    ]
+    families = {label: file.name for file in files if (label := family(file.metadata))}
+    if len(families) > 1:
+        made = " and ".join(f"'{name}' for {label}" for label, name in families.items())
+        remarks.append(f"these LoRAs are made for different models, {made}: the result may be noise")
+    return remarks
+
+
+def _remarks(
+    request: FusionRequest, fused: FusedLora, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]
+) -> list[str]:
     """What the user would not expect of this fusion."""
     logger.info("%s: %s", fused.title, fused.summary)
-    remarks = [
-        f"{len(lora.unmatched)} of the modules in '{lora.name}' have no layer in this model and are left out"
-        for lora in loras
-        if lora.unmatched
-    ]
-    if not fused.summary.any_fused:
-        remarks.append("the LoRAs have no layer in common, so they are merged plainly")
-    elif fused.summary.both_alone:
-        remarks.append(f"each LoRA has layers that the other lacks, which are added as they are ({fused.summary})")
-    if request.mu > 0 and method_named(request.method).needs_basis and 0 < fused.summary.removed < SMALL_EFFECT:
-        remarks.append(
-            f"these LoRAs hardly overlap, so expect a small change: mu={format_number(request.mu)} removes "
-            f"{100 * fused.summary.removed:.2f} % of the content's energy"
+    remarks = []
+    summary = fused.summary
+    for role, sources, side, energy in (
+        ("content", request.contents, contents, summary.content_energy),
+        ("style", request.styles, styles, summary.style_energy),
+    ):
+        weights = (
+            getattr(source, key.part) * getattr(request, key.part)
+            for source, lora in zip(sources, side)
+            for key in lora.deltas
         )
+        if energy == 0 and any(weights):
+            remarks.append(f"the {role} changes nothing: its alpha is 0, or all its values are")
+    if not summary.any_fused:
+        remarks.append("the LoRAs have no layer in common, so they are merged plainly")
+    if not summary.as_asked and (summary.any_fused or summary.not_matched):
+        left_out = [
+            f"{len(lora.unmatched)} of the modules in '{lora.name}' fit no layer of this model"
+            for lora in (*contents, *styles)
+            if lora.unmatched
+        ]
+        remarks.append("; ".join([f"not everything could be fused: {summary}", *left_out]))
+    if request.mu > 0 and method_named(request.method).needs_basis:
+        removed = f"mu={format_number(request.mu)} removes {100 * summary.removed:.2f} % of the content's energy"
+        if 0 < summary.removed < SMALL_EFFECT:
+            remarks.append(f"these LoRAs hardly overlap, so expect a small change: {removed}")
+        elif summary.protected > MANY_DIRECTIONS:
+            remarks.append(
+                f"the style uses {100 * summary.protected:.0f} % of all directions, so little content is left: "
+                f"{removed}. Try k=32"
+            )
     return remarks
 
 
@@ -200,4 +260,5 @@ def _reason(error: Exception) -> str:
 
 
 def _comment(asked: Asked, text: str) -> str:
-    return f"NP-LoRA: {asked.tag}: {text}"
+    """In one line: a host's own words may be more."""
+    return f"NP-LoRA: {asked.tag}: {' '.join(text.split())}"

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .delta import Delta
 from .lowrank import LowRankDelta
-from .rank_rule import RankRule
+from .rank_rule import NUMERICAL_RANK, RankRule
+
+LOST = 1e-6
+"""Share of its energy that the decomposition of a delta without factors leaves out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +42,22 @@ class RightSvd:
         return self.vh[: rule.rank(self.s.tolist())].T
 
 
-def right_svd(deltas: Sequence[LowRankDelta]) -> RightSvd:
-    """Decompose `deltas`, stacked on top of each other ([dW_1; dW_2; ...]), from their factors.
+def right_svd(deltas: Sequence[Delta]) -> RightSvd:
+    """Decompose `deltas`, stacked on top of each other ([dW_1; dW_2; ...]).
 
-    up = Q R_up and down^T = P R_down give dW = Q (R_up R_down^T) P^T: an SVD of the small core U S W^T has the singular
-    values, and V^T = S^-1 U^T R_up down. O((in + out) r^2); neither the dense matrix nor Q and P are built. The paper's
-    plain QR of down^T (Eq. 30) gives the same subspace only if `up` has full column rank, and no order.
+    From factors: all of it, above numerical rank. If one of them has none: truncated, the fewest directions that hold
+    all but LOST of the energy.
+    """
+    factors = [delta for delta in deltas if isinstance(delta, LowRankDelta)]
+    return _from_factors(factors) if len(factors) == len(deltas) else _from_matrices(deltas)
+
+
+def _from_factors(deltas: Sequence[LowRankDelta]) -> RightSvd:
+    """up = Q R_up and down^T = P R_down give dW = Q (R_up R_down^T) P^T.
+
+    An SVD of the small core U S W^T has the singular values, and V^T = S^-1 U^T R_up down. O((in + out) r^2); neither
+    the dense matrix nor Q and P are built. The paper's plain QR of down^T (Eq. 30) gives the same subspace only if `up`
+    has full column rank, and no order.
     Works in float64 inside: directions 2^20 times weaker than the strongest are still told from noise.
     """
     down = torch.cat([delta.down for delta in deltas]).double()
@@ -52,6 +66,19 @@ def right_svd(deltas: Sequence[LowRankDelta]) -> RightSvd:
     rank = RankRule().rank(s.tolist())
     u, s = u[:, :rank], s[:rank]
     return RightSvd(s.float(), ((u / s).T @ r_up @ down).float())
+
+
+def _from_matrices(deltas: Sequence[Delta]) -> RightSvd:
+    """By the eigenvectors of the smaller Gram matrix, in float64: squaring loses nothing that LOST would keep."""
+    matrix = torch.cat([delta.dense() for delta in deltas]).double()
+    wide = matrix.shape[0] < matrix.shape[1]
+    eigenvalues, vectors = torch.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)
+    energies, vectors = eigenvalues.flip(0).clamp(min=0), vectors.flip(1)
+    tail = energies.flip(0).cumsum(0).flip(0)
+    rank = int(((tail > LOST * tail[0]) & (energies > NUMERICAL_RANK**2 * energies[0])).sum())
+    s, vectors = energies[:rank].sqrt(), vectors[:, :rank]
+    vh = (vectors / s).T @ matrix if wide else vectors.T
+    return RightSvd(s.float(), vh.float().contiguous())
 
 
 def _triangle(columns: Tensor) -> Tensor:
@@ -73,8 +100,8 @@ def projection_strength(mu: float) -> float:
     return 1.0 if mu == float("inf") else mu / (1 + mu)
 
 
-def project_out(delta: LowRankDelta, basis: Tensor, beta: float) -> LowRankDelta:
-    """delta (I - beta V V^T), Eq. 26 on the input side. Only `down` changes.
+def project_out(delta: Delta, basis: Tensor, beta: float) -> Delta:
+    """delta (I - beta V V^T), Eq. 26 on the input side. Of factors, only `down` changes.
 
     basis
         V, (in, k) float32, orthonormal columns.
@@ -83,10 +110,17 @@ def project_out(delta: LowRankDelta, basis: Tensor, beta: float) -> LowRankDelta
     """
     if beta == 0:
         return delta
-    return delta.with_down(delta.down - beta * (delta.down @ basis) @ basis.T)
+    return delta.on_input(lambda rows: rows - beta * (rows @ basis) @ basis.T)
 
 
-def overlap(delta: LowRankDelta, basis: Tensor) -> float:
+def overlap(delta: Delta, basis: Tensor) -> float:
     """The share of the delta's energy inside the basis, |delta V|^2 / |delta|^2, between 0 and 1."""
     energy = delta.energy()
-    return min(delta.with_down(delta.down @ basis).energy() / energy, 1.0) if energy else 0.0
+    return min(delta.inside(basis).energy() / energy, 1.0) if energy else 0.0
+
+
+def truncated(delta: Delta, rank: int) -> LowRankDelta:
+    """The nearest delta of at most this rank (Eckart and Young, 1936)."""
+    if isinstance(delta, LowRankDelta) and delta.rank <= rank:
+        return delta
+    return delta.inside(right_svd([delta]).vh[:rank].T)

@@ -48,7 +48,7 @@ def test_the_closing_line_counts_layers(folder: Path, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     total = len(loras.SD1)
     assert re.fullmatch(
-        rf"{total - 2} layers fused, 2 content only, 0 style only; "
+        rf"{total - 2} layers fused, 2 content only, 0 style only, 0 added unprojected, 0 not matched; "
         r"\d+\.\d\d % of the content's energy removed -> out\.safetensors\n",
         out,
     )
@@ -123,7 +123,7 @@ def test_no_common_layer_is_a_plain_merge_and_says_so(folder: Path, capsys: pyte
     assert fuse() == 0
     first, last = capsys.readouterr().out.splitlines()
     assert first == "The two LoRAs have no layer in common, so this is a plain merge."
-    assert last.startswith(f"0 layers fused, {len(loras.SD1) - 4} content only, 4 style only; 0.00 %")
+    assert last.startswith(f"0 layers fused, {len(loras.SD1) - 4} content only, 4 style only, ")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_an_interrupt_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "layer_keys", interrupted)
+    monkeypatch.setattr(cli, "layers", interrupted)
     before = set(folder.iterdir())
     assert fuse() == 130
     assert set(folder.iterdir()) == before

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lib_nplora"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LOWER = {"errors", "rank_rule", "lowrank", "weights"}
-MATHS = {"errors", "rank_rule", "lowrank", "subspace", "methods"}
+LOWER = {"errors", "rank_rule", "lowrank", "dense", "delta", "weights"}
+MATHS = {"errors", "rank_rule", "lowrank", "dense", "delta", "subspace", "methods"}
 CORE = MATHS | {"cache", "request", "weights", "fusion"}
 
 ROOMS = {
@@ -23,21 +23,24 @@ ROOMS = {
     "cache": set(),
     "rank_rule": {"errors"},
     "lowrank": set(),
+    "dense": {"lowrank"},
+    "delta": {"lowrank", "dense"},
     "subspace": MATHS,
     "methods": MATHS,
     "request": {"errors", "rank_rule"},
-    "weights": {"lowrank"},
+    "weights": {"delta"},
+    "traits": set(),
     "fusion": CORE,
-    "files": LOWER | {"files"},
+    "files": LOWER | {"files", "subspace"},
     "hosts": LOWER | {"hosts"},
-    "session": CORE | {"hosts.protocol"},
-    "cli": CORE | {"", "files"},
+    "session": CORE | {"hosts.protocol", "traits"},
+    "cli": CORE | {"", "files", "traits"},
     "__main__": {"cli"},
     "webui": CORE | {"", "files", "hosts", "session", "webui"},
 }
 """What each room may import of us; "" is the package itself. Naming a room allows all of it."""
 
-WITH_TORCH = {"lowrank", "subspace", "methods", "files", "hosts", "__main__", "cli", "webui"}
+WITH_TORCH = {"lowrank", "dense", "delta", "subspace", "methods", "files", "hosts", "__main__", "cli", "webui"}
 """Rooms that may import torch by name."""
 
 OF_HOSTS = {"modules", "modules_forge", "network", "networks", "lora", "backend", "ldm_patched", "launch"}
@@ -114,7 +117,7 @@ def test_only_some_rooms_see_what_is_not_ours(path):
 
 
 def test_host_adapters_do_not_know_each_other():
-    helpers = {"hosts", "hosts.protocol", "hosts.lora_list"}
+    helpers = {"hosts", "hosts.protocol", "hosts.lora_list", "hosts.collected"}
     for path in (PACKAGE / "hosts").glob("*.py"):
         ours = {module for module, ours in imported(path) if ours and room(module) == "hosts"}
         assert ours <= helpers, f"{dotted(path)} imports {ours - helpers}"

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
 from typing import Any
 
-from ..errors import FileError, MismatchError, NotFoundError, did_you_mean
-from ..lowrank import LowRankDelta
+from ..errors import NotFoundError, did_you_mean
 from .protocol import LoraFile
 
 
@@ -36,36 +33,10 @@ class LoraList:
             record = self._find(name)
         self._stamps[path] = stamp
         record.read_hash()
-        return LoraFile(record.name, path, stamp, record.shorthash or "", record)
+        return LoraFile(record.name, path, stamp, record.shorthash or "", record, record.metadata or {})
 
     def _find(self, name: str) -> Any:
         networks = self._networks
         if name.lower() in networks.forbidden_network_aliases:
             return networks.available_networks.get(name)
         return networks.available_network_aliases.get(name)
-
-
-def module_names(tensors: Iterable[str]) -> set[str]:
-    """The modules that these tensors of a LoRA file belong to, as the file spells them."""
-    bundled = "bundle_emb."
-    return {re.split(r"[._]lora[._]|\.lora_|\.alpha$", name)[0] for name in tensors if not name.startswith(bundled)}
-
-
-def check_fits(file: LoraFile, fits: bool, layer: str, delta: LowRankDelta) -> None:
-    """Raise MismatchError unless `delta` fits the model's `layer`, FileError unless its values are finite."""
-    if not fits:
-        raise MismatchError(
-            f"'{file.name}' is made for another model than the one that is loaded "
-            f"(layer {layer} does not take a {delta.shape[0]} x {delta.shape[1]} update)"
-        )
-    if not (delta.up.isfinite().all() and delta.down.isfinite().all()):
-        raise FileError(f"'{file.name}' holds values that are not finite in layer {layer}: use another version of it")
-
-
-def check_matched(file: LoraFile, matched: int, unmatched: int) -> None:
-    """Raise MismatchError if too little of a file fits the model to call it a LoRA for that model."""
-    if matched == 0 or unmatched > matched:
-        raise MismatchError(
-            f"'{file.name}' is made for another model than the one that is loaded, or in a format that this WebUI does "
-            f"not read ({matched} of its {matched + unmatched} modules have a layer here)"
-        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..weights import FusedLora, LoraWeights
@@ -21,6 +21,8 @@ class LoraFile:
         As the host writes it into `Lora hashes`; may be empty.
     record
         The host's own.
+    metadata
+        What the file's header says about it.
     """
 
     name: str
@@ -28,6 +30,7 @@ class LoraFile:
     stamp: str
     shorthash: str
     record: Any
+    metadata: Mapping[str, object] = field(default_factory=dict)
 
 
 class Host(Protocol):

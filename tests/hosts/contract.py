@@ -11,13 +11,16 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from .driver import Driver, content_inside_style, factors, fused, write_lora
+from . import formats
+from .driver import Driver, Module, content_inside_style, factors, fused, write_lora
 
 HARD = float("inf")
 SWITCHES = int(os.environ.get("NPLORA_SWITCHES", "50"))
+KINDS = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora", "ia3", "oft", "boft")
 
 
 class Loras:
@@ -42,6 +45,8 @@ class Loras:
         self.second_half = write_lora(folder / "second.safetensors", unet_only[half:], seed=7)
         wider = tuple(type(m)(m.name, m.out, m.inp + 8, m.kernel) for m in modules)
         self.other_model = write_lora(folder / "sdxl_thing.safetensors", wider, seed=8)
+        for seed, kind in enumerate(KINDS):
+            formats.write(folder / f"{kind}.safetensors", kind, _sample(driver), driver.norms, seed=20 + seed)
         self.broken = folder / "broken.safetensors"
         self.broken.write_bytes(self.dog.read_bytes()[:-1000])
 
@@ -106,6 +111,46 @@ class HostContract:
         left = {n: content_inside_style(driver.delta(n), contents[n], styles[n]) for n in _some(driver)}
         print("content left inside the style:", max(left.values()))
         assert max(left.values()) < 1e-5, left
+
+    # 3: kinds of LoRA
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_3_any_kind_is_what_the_host_makes_of_it(self, driver, loras, kind):
+        """As content and as style. The host's tags in the order in which each LoRA meets the original weights."""
+        if kind not in driver.kinds:
+            (comment,) = driver.generate(f"a cat <nplora:{kind}:vangogh:1>").comments
+            assert "in a format that this WebUI does not read" in comment
+            return
+        names = [m.name for m in (driver.norms if kind == "norm" else _sample(driver))]
+        partner = {name: up @ down for name, (up, down) in factors(loras.vangogh).items() if name in names}
+
+        def measured(tags: str) -> dict[tuple[str, str], np.ndarray]:
+            picture = driver.generate(f"a cat {tags}")
+            expected = ("hardly overlap", "of all directions", "norms and biases", "no layer in common")
+            assert all(any(part in comment for part in expected) for comment in picture.comments), picture.comments
+            found = {(name, "weight"): driver.delta(name) for name in names}
+            if kind in ("full", "norm"):
+                found |= {(name, "bias"): driver.delta(name, "bias") for name in names if formats.has_bias(name)}
+            return found
+
+        alone = measured(f"<lora:{kind}:1>")
+        both = measured(f"<lora:{kind}:1><lora:vangogh:1>")
+        worst = {}
+        for role, tag in (("content", f"{kind}:vangogh"), ("style", f"vangogh:{kind}")):
+            plain = measured(f"<nplora:{tag}:0>")
+            worst[role] = max(_error(plain[key], both[key]) for key in both)
+            projected = measured(f"<nplora:{tag}:1>")
+            for (name, what), own in alone.items():
+                other = partner.get(name) if what == "weight" else None
+                if other is None or kind == "norm":
+                    expected = own
+                else:
+                    content, style = (own, other) if role == "content" else (other, own)
+                    expected = style + content - 0.5 * _inside(content, style)
+                assert _error(projected[name, what], expected) < 1e-4, (role, name, what)
+        errors = ", ".join(f"as {role} {error:.1e}" for role, error in worst.items())
+        print(f"{kind}: mu=0 against the host's own two tags: {errors}")
+        assert max(worst.values()) < 1e-5
 
     # 3: spellings and neighbours
 
@@ -367,9 +412,32 @@ def _some(driver: Driver) -> list[str]:
     return names[:: max(1, len(names) // 12)]
 
 
-def _sum(*parts):
-    import numpy as np
+def _sample(driver: Driver) -> tuple[Module, ...]:
+    """A small layer of every part, kernel and proportion."""
 
+    def kind(module: Module) -> tuple[str, int, bool, bool]:
+        return module.name[:7], module.kernel, module.out > module.inp, module.out < module.inp
+
+    largest_first = sorted(driver.modules, key=lambda module: -module.out * module.inp)
+    return tuple({kind(module): module for module in largest_first}.values())
+
+
+def _error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Relative, in the Frobenius norm."""
+    return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-12))
+
+
+def _inside(content: np.ndarray, style: np.ndarray) -> np.ndarray:
+    """What of the content lies along the style's directions, as many as hold all but 1e-6 of its energy."""
+    style = np.asarray(style, dtype=np.float64)
+    wide = style.shape[0] < style.shape[1]
+    energies, vectors = np.linalg.eigh(style @ style.T if wide else style.T @ style)
+    kept = np.cumsum(energies) > 1e-6 * energies.sum()
+    v = style.T @ vectors[:, kept] / np.sqrt(energies[kept]) if wide else vectors[:, kept]
+    return content @ v @ v.T
+
+
+def _sum(*parts):
     return np.concatenate([up for up, _ in parts], axis=1), np.concatenate([down for _, down in parts])
 
 

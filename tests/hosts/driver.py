@@ -65,6 +65,9 @@ class Driver(ABC):
 
     lora_dir: Path
     modules: tuple[Module, ...]
+    norms: tuple[Module, ...]
+    kinds: tuple[str, ...]
+    """The kinds of LoRA file that the host loads: names in formats.Maker."""
 
     @abstractmethod
     def generate(
@@ -92,8 +95,8 @@ class Driver(ABC):
         """The weights as the last picture left them, minus the checkpoint's."""
 
     @abstractmethod
-    def delta(self, name: str) -> np.ndarray:
-        """(weight - original) of one layer, (out, in) float32."""
+    def delta(self, name: str, kind: str = "weight") -> np.ndarray:
+        """What has been added to a layer's weight, (out, in), or to its bias, (out, 1), float32."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
+import weakref
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib_nplora.errors import HostError, MismatchError
-from lib_nplora.hosts import detect_host
+from lib_nplora.cache import ByteLru
+from lib_nplora.errors import FileError, HostError
+from lib_nplora.fusion import fuse
+from lib_nplora.hosts import LoraFile, detect_host
+from lib_nplora.request import parse_tag
+from lib_nplora.weights import ModuleKey
 
-from .contract import Loras
-from .driver import fused
-from .standins.a1111 import A1111
+from ..files.bad_containers import Payload
+from .contract import HARD, Loras
+from .driver import factors, fused
+from .standins import networks
+from .standins.a1111 import A1111, QkvLinear
 from .standins.forge import Forge, Neo
 
 forges = pytest.mark.parametrize("driver", [Forge, Neo], indirect=True)
@@ -128,21 +137,182 @@ def test_roles_that_cannot_be_applied_are_ordinary_tags(driver, loras, monkeypat
     assert picture.pixels == plain_merge.pixels
 
 
+def _split(tensors: dict[str, torch.Tensor], name: str, slices: dict[str, slice]) -> dict[str, torch.Tensor]:
+    """The LoRA with one module in slices of its rows."""
+    made = dict(tensors)
+    up, down = made.pop(f"{name}.lora_up.weight"), made.pop(f"{name}.lora_down.weight")
+    alpha = made.pop(f"{name}.alpha")
+    for suffix, rows in slices.items():
+        made[f"{name}_{suffix}.lora_up.weight"] = up[rows].contiguous()
+        made[f"{name}_{suffix}.lora_down.weight"] = down.clone()
+        made[f"{name}_{suffix}.alpha"] = alpha.clone()
+    return made
+
+
+SPLIT = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_0_proj"
+SLICES = {"q": slice(0, 24), "k": slice(24, 40), "mlp": slice(40, 64)}
+
+
+@pytest.fixture
+def slicing(driver, monkeypatch):
+    """A Forge whose table of names knows slices of one layer, and halves of another that it swaps."""
+    make = driver._keys("lora_unet", "diffusion_model.")
+
+    def names(model, key_map):
+        make(model, key_map)
+        for suffix, rows in SLICES.items():
+            key_map[f"{SPLIT}_{suffix}"] = (key_map[SPLIT], (0, rows.start, rows.stop - rows.start))
+        key_map["swapped"] = (key_map[SPLIT], None, lambda weight: weight.roll(32, 0))
+        return key_map
+
+    monkeypatch.setattr(detect_host()._patcher, "model_lora_keys_unet", names)
+    monkeypatch.setattr(driver, "_keys", lambda prefix, _: names if prefix == "lora_unet" else driver.clip_keys)
+    monkeypatch.setattr(driver, "clip_keys", make, raising=False)
+
+
 @forges
-def test_slices_and_swapped_halves_of_a_layer(driver, loras, monkeypatch):
-    """Targets of diffusers' names for Flux: (key, (dimension, start, length)) and (key, None, function)."""
+@pytest.mark.usefixtures("slicing")
+@pytest.mark.parametrize("mu", ["0.5", "hard"])
+def test_a_layer_whole_in_one_lora_and_in_slices_in_the_other(driver, loras, mu):
+    """The slices share the layer's input side, so a slice is projected with the basis of what holds its rows."""
+    sliced = {}
+    for role, path in (("dog", loras.dog), ("vangogh", loras.vangogh)):
+        save_file(_split(load_file(path), SPLIT, SLICES), driver.lora_dir / f"{role}_split.safetensors")
+        up, down = factors(path)[SPLIT]
+        sliced[role] = up @ down
+    beta = 1.0 if mu == "hard" else 1 / 3
+
+    def inside(style: np.ndarray) -> np.ndarray:
+        _, s, vh = np.linalg.svd(style, full_matrices=False)
+        return vh[s > s[0] * 2**-20].T @ vh[s > s[0] * 2**-20]
+
+    dog, vangogh = sliced["dog"], sliced["vangogh"]
+    picture = driver.generate(f"a cat <nplora:dog_split:vangogh:{mu}>")
+    assert not any("could be fused" in comment for comment in picture.comments), picture.comments
+    expected = vangogh + dog - beta * dog @ inside(vangogh)
+    assert np.allclose(driver.delta(SPLIT), expected, atol=1e-5)
+    driver.generate(f"a cat <nplora:dog:vangogh_split:{mu}>")
+    for rows in SLICES.values():
+        expected[rows] = vangogh[rows] + dog[rows] - beta * dog[rows] @ inside(vangogh[rows])
+    assert np.allclose(driver.delta(SPLIT), expected, atol=1e-5)
+    driver.generate(f"a cat <nplora:dog_split:vangogh_split:{mu}>")
+    assert np.allclose(driver.delta(SPLIT), expected, atol=1e-5)
+
+
+@forges
+@pytest.mark.usefixtures("slicing")
+def test_halves_that_the_host_swaps(driver, loras):
+    tensors = load_file(loras.dog)
+    swapped = {name.replace(SPLIT, "swapped"): tensor for name, tensor in tensors.items()}
+    save_file(swapped, driver.lora_dir / "swapped.safetensors")
+    driver.generate("a cat <nplora:swapped:vangogh:hard>")
+    found = driver.delta(SPLIT)
+    up, down = factors(loras.dog)[SPLIT]
+    rolled = driver.lora_dir / "rolled.safetensors"
+    tensors[f"{SPLIT}.lora_up.weight"] = tensors[f"{SPLIT}.lora_up.weight"].roll(32, 0)
+    save_file(tensors, rolled)
+    up, down = fused(rolled, loras.vangogh, HARD)[SPLIT]
+    assert np.allclose(found, up @ down, atol=1e-5)
+
+
+@pytest.fixture
+def attention(driver) -> dict[str, torch.nn.Module]:
+    """Layers of A1111's that keep q, k and v in one weight: that of open_clip, and that of SD3."""
+    mha = torch.nn.MultiheadAttention(32, 4)
+    layers = {"attn": mha, "attn_out_proj": mha.out_proj, "joint_qkv": QkvLinear(32, 96)}
+    mapping = {f"diffusion_model_{name}": layer for name, layer in layers.items()}
+    driver.sd_model.network_layer_mapping.update(mapping)
+    return layers
+
+
+def _write(driver, name: str, **shapes: tuple[int, int]) -> dict[str, np.ndarray]:
+    """A LoRA of rank 2 with these modules. Returns their deltas."""
+    generator = torch.Generator().manual_seed(len(name))
+    tensors, deltas = {}, {}
+    for module, (out, in_) in shapes.items():
+        up, down = torch.randn(out, 2, generator=generator), torch.randn(2, in_, generator=generator)
+        tensors |= {f"lora_unet_{module}.lora_up.weight": up, f"lora_unet_{module}.lora_down.weight": down}
+        deltas[module] = (up @ down).double().numpy()
+    save_file(tensors, driver.lora_dir / f"{name}.safetensors")
+    driver.networks.list_available_networks()
+    return deltas
+
+
+@pytest.mark.parametrize("driver", [A1111], indirect=True)
+def test_q_k_and_v_of_one_weight(driver, attention):
+    """As the host has it: modules of their own for open_clip, slices for SD3, and nothing unless all are there."""
+    square = (32, 32)
+    parts = {f"attn_{part}_proj": square for part in ("q", "k", "v", "out")}
+    parts |= {f"joint_qkv_{part}_proj": square for part in ("q", "k", "v")}
+    deltas = _write(driver, "complete", **parts)
     host = detect_host()
-    key = "diffusion_model.mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0.weight"
-    up, down = torch.randn(16, 4), torch.randn(4, 32)
-    patch = driver.make_patch(up, down, None, None)
-    whole = driver.make_patch(torch.cat([up, up]), down, None, None)
-    targets = {(key, (0, 16, 16)): patch, (key, None, torch.neg): whole}
-    monkeypatch.setattr(host._patcher, "load_lora", lambda state, names: (targets if key in names.values() else {}, {}))
-    weights = host.load(host.resolve("dog"))
-    assert {module_key.name for module_key in weights.deltas} == set(targets)
-    targets[(key, (0, 16, 17))] = patch
-    with pytest.raises(MismatchError):
-        host.load(host.resolve("dog"))
+    found = host.load(host.resolve("complete"))
+    assert not found.unmatched
+    for part in ("q", "k", "v", "out"):
+        assert np.allclose(found.deltas[ModuleKey(f"diffusion_model_attn_{part}_proj", "unet")].dense(),
+                           deltas[f"attn_{part}_proj"], atol=1e-5)  # fmt: skip
+    for start, part in enumerate(("q", "k", "v")):
+        key = ModuleKey("diffusion_model_joint_qkv", "unet", (32 * start, 32 * start + 32))
+        assert np.allclose(found.deltas[key].dense(), deltas[f"joint_qkv_{part}_proj"], atol=1e-5)
+
+    matched = (
+        "down_blocks_0_attentions_0_proj_in",
+        "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
+        "mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0",
+        "down_blocks_0_resnets_0_conv1",
+        "down_blocks_0_attentions_0_transformer_blocks_0_ff_net_2",
+    )
+    some = {name: shape for name, shape in parts.items() if not name.endswith("_v_proj")}
+    layers = driver.sd_model.network_layer_mapping
+    shapes = {name: layers[f"diffusion_model_{name}"].weight.flatten(1).shape for name in matched}
+    _write(driver, "incomplete", **some, **shapes)
+    found = host.load(host.resolve("incomplete"))
+    assert {key.name for key in found.deltas} == {f"diffusion_model_{name}" for name in matched}
+    assert set(found.unmatched) == {f"lora_unet_{name}" for name in some}
+
+
+@pytest.mark.parametrize("driver", [A1111], indirect=True)
+def test_slices_of_a_fused_weight_are_put_together(driver, attention):
+    content = _write(driver, "split", **{f"joint_qkv_{part}_proj": (32, 32) for part in ("q", "k", "v")})
+    style = _write(driver, "whole", joint_qkv=(96, 32))["joint_qkv"]
+    host = detect_host()
+    loras = ([host.load(host.resolve(name))] for name in ("split", "whole"))
+    host.apply([fuse(parse_tag(["split", "whole", "hard"]), *loras, ByteLru(0))])
+    (net,) = driver.networks.loaded_networks
+    found, _ = net.modules["diffusion_model_joint_qkv"].calc_updown(attention["joint_qkv"].weight)
+    v = np.linalg.svd(style, full_matrices=False)[2][:2].T
+    dog = np.concatenate([content[f"joint_qkv_{part}_proj"] for part in ("q", "k", "v")])
+    assert np.allclose(found.detach(), style + dog - dog @ v @ v.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("driver", [Neo], indirect=True)
+def test_names_that_neo_mends_before_it_reads_them(driver, loras):
+    tensors = {name.replace("lora_unet_", "lora_unet__"): tensor for name, tensor in load_file(loras.dog).items()}
+    save_file(tensors, driver.lora_dir / "doubled.safetensors")
+    driver.generate("a cat <nplora:doubled:vangogh:1>")
+    assert driver.compare(fused(loras.dog, loras.vangogh, 1)).worst < 1e-5
+
+
+@forges
+def test_an_original_is_found_under_what_is_merged_into_it(driver, loras):
+    """A DoRA needs the checkpoint's weights, whatever the last picture left in the model."""
+    driver.generate("a cat <nplora:dora:vangogh:1>")
+    first = driver.delta(SPLIT)
+    for other in ("<lora:hat:1>", "<nplora:hat:dog:0.5>", ""):
+        driver.generate(f"a cat {other}")
+        detect_host().load(detect_host().resolve("dora"))
+        driver.generate("a cat <nplora:dora:vangogh:0.7>")
+        driver.generate("a cat <nplora:dora:vangogh:1>")
+        assert np.array_equal(driver.delta(SPLIT), first)
+
+
+@pytest.mark.parametrize("driver", [Neo], indirect=True)
+def test_errors_that_neo_logs_on_the_way_are_kept_from_the_console(driver, loras, caplog):
+    """Its OFT knows no float64, which we try first."""
+    picture = driver.generate("a cat <nplora:oft:vangogh:1>")
+    assert not any("cannot" in comment for comment in picture.comments)
+    assert "expected" not in caplog.text
+    assert "ERROR" not in caplog.text
 
 
 def test_values_that_are_not_finite_are_refused(driver, loras):
@@ -154,6 +324,80 @@ def test_values_that_are_not_finite_are_refused(driver, loras):
         picture = driver.generate(f"a cat {tag}")
         assert "'nan' holds values that are not finite" in picture.comments[0]
         assert picture.pixels == plain
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 4.0])
+def test_a_rank_of_0_is_refused_by_name(driver, loras, alpha):
+    tensors = load_file(loras.dog)
+    for name in list(tensors):
+        if name.endswith(".alpha"):
+            del tensors[name]
+            if alpha is not None:
+                tensors[name] = torch.tensor(alpha)
+    name = next(key for key in tensors if key.endswith("q_proj.lora_up.weight"))
+    tensors[name] = tensors[name][:, :0]
+    down = name.replace("lora_up", "lora_down")
+    tensors[down] = tensors[down][:0]
+    save_file(tensors, driver.lora_dir / "nothing.safetensors")
+    (comment,) = driver.generate("a cat <nplora:nothing:vangogh>").comments
+    reason = "cannot be read: cannot reshape" if isinstance(driver, A1111) else "has rank 0 in layer"
+    assert f"'nothing' {reason}" in comment
+
+
+def test_alpha_0_is_said_to_change_nothing(driver, loras):
+    tensors = {name: tensor * 0 if name.endswith(".alpha") else tensor for name, tensor in load_file(loras.dog).items()}
+    save_file(tensors, driver.lora_dir / "silent.safetensors")
+    picture = driver.generate("a cat <nplora:silent:vangogh:1>")
+    assert "the content changes nothing: its alpha is 0" in picture.comments[0]
+    assert driver.compare(factors(loras.vangogh)).worst < 1e-5
+    picture = driver.generate("a cat <nplora:dog:silent:hard>")
+    assert "the style changes nothing" in picture.comments[0]
+    assert driver.compare(factors(loras.dog)).worst < 1e-5
+
+
+def test_a_calculation_that_runs_out_of_memory_is_no_misfit(driver, loras, monkeypatch):
+    """Only the trial without values tells what fits: what fails after it is said, and nothing is left out."""
+    calculate = networks.loha
+
+    def fail(*arguments):
+        if not any(argument is not None and argument.is_meta for argument in arguments):
+            raise RuntimeError("not enough memory: you tried to allocate 99 bytes")
+        return calculate(*arguments)
+
+    plain = driver.generate("a cat").pixels
+    monkeypatch.setattr(networks, "loha", fail)
+    picture = driver.generate("a cat <nplora:loha:vangogh:1>")
+    (comment,) = picture.comments
+    assert "not enough memory" in comment
+    assert picture.pixels == plain
+
+
+def test_a_model_that_was_switched_away_is_let_go(driver, loras):
+    driver.generate("a cat <nplora:dora:vangogh:1>")
+    objects = getattr(driver.sd_model, "forge_objects_original", None)
+    old = weakref.ref(objects.unet.model if objects else driver.sd_model.unet)
+    del objects
+    driver.generate("a cat")
+    driver.switch_checkpoint()
+    driver.generate("a cat")
+    gc.collect()
+    assert old() is None
+
+
+@forges
+def test_a_pickle_is_read_without_running_its_code(driver, loras, tmp_path):
+    host = detect_host()
+    tensors = load_file(loras.dog)
+    marker = tmp_path / "marker"
+    for name, content in {"sound": tensors, "evil": {**tensors, "payload": Payload(marker)}}.items():
+        torch.save(content, tmp_path / f"{name}.pt")
+    read = {name: LoraFile(name, str(tmp_path / f"{name}.pt"), name, "", None) for name in ("sound", "evil")}
+    expected = host.load(host.resolve("dog")).deltas
+    found = host.load(read["sound"]).deltas
+    assert all(torch.equal(found[key].dense(), expected[key].dense()) for key in expected)
+    with pytest.raises(FileError, match="'evil' cannot be read"):
+        host.load(read["evil"])
+    assert not marker.exists()
 
 
 def test_what_is_bundled_with_a_lora_is_not_counted(driver, loras):
@@ -179,40 +423,8 @@ def test_modules_without_a_layer_are_counted(driver, loras):
     tensors[f"{name}.lora_up.weight"], tensors[f"{name}.lora_down.weight"] = torch.ones(4, 1), torch.ones(1, 4)
     save_file(tensors, driver.lora_dir / "more.safetensors")
     picture = driver.generate("a cat <nplora:more:vangogh:10>")
-    assert "1 of the modules in 'more' have no layer in this model" in picture.comments[0]
+    assert "1 of the modules in 'more' fit no layer of this model" in picture.comments[0]
     assert driver.compare(fused(loras.dog, loras.vangogh, 10)).worst < 1e-4
-
-
-def test_a_file_of_another_kind_is_refused_by_name(driver, loras, monkeypatch):
-    """DoRA, LoHa and the like."""
-    plain = driver.generate("a cat").pixels
-    if isinstance(driver, A1111):
-        tensors = load_file(loras.dog)
-        key = next(key for key in tensors if key.endswith(".alpha"))
-        tensors[key.replace(".alpha", ".dora_scale")] = torch.ones(1)
-        save_file(tensors, driver.lora_dir / "dora.safetensors")
-    else:
-        (driver.lora_dir / "dora.safetensors").write_bytes(loras.dog.read_bytes())
-        make_patch = driver.make_patch
-
-        def with_dora(*args):
-            patch = make_patch(*args)
-            if isinstance(patch, tuple):
-                return patch[0], (*patch[1][:4], torch.ones(1))
-            patch.weights = (*patch.weights[:4], torch.ones(1), None)
-            return patch
-
-        monkeypatch.setattr(driver, "make_patch", with_dora)
-    picture = driver.generate("a cat <nplora:dora:vangogh:0.5>")
-    assert "'dora' holds DoRA modules" in picture.comments[0]
-    assert picture.pixels == plain
-
-
-@forges
-def test_patches_that_are_no_lora_are_named(driver, loras, monkeypatch):
-    monkeypatch.setattr(driver, "make_patch", lambda up, down, alpha, mid: ("diff", (up,)))
-    picture = driver.generate(TAG)
-    assert "holds diff modules; only LoRA and LoCon can be fused" in picture.comments[0]
 
 
 def test_neo_says_that_nunchaku_cannot(tmp_path, monkeypatch):
@@ -245,12 +457,37 @@ def test_forge_online_patches_only_for_quantised_weights(tmp_path, monkeypatch):
         host.stop()
 
 
+def test_neo_patches_online_when_it_is_switched_on(tmp_path, monkeypatch):
+    for switch in (False, True):
+        monkeypatch.setattr(Neo, "dynamic_args", types.SimpleNamespace(online_lora=switch, nunchaku=False))
+        host = Neo(tmp_path)
+        host.start()
+        try:
+            Loras(host)
+            host.generate(TAG)
+            unet = host.sd_model._nplora.mine.unet
+            assert {unet.use_online_lora(key) for key in unet.patches} == {switch}
+        finally:
+            host.stop()
+
+
+@forges
+def test_a_model_that_takes_factors_only_says_so(driver, loras, monkeypatch):
+    """Neo's INT8 models leave out whatever else is applied on the fly, without a word."""
+    plain = driver.generate("a cat").pixels
+    monkeypatch.setattr(driver.patcher_class, "_process_online_loras", lambda self: None, raising=False)
+    monkeypatch.setattr(type(detect_host()), "_online", lambda self, unet: True)
+    picture = driver.generate("a cat <nplora:full:vangogh:0.5>")
+    assert any("takes factors only" in comment for comment in picture.comments)
+    assert picture.pixels == plain
+
+
 @forges
 def test_the_originals_are_never_patched(driver, loras):
     driver.generate(TAG)
     originals = driver.sd_model.forge_objects_original
     assert not originals.unet.all_patches()
-    assert not originals.clip.all_patches()
+    assert not originals.clip.patcher.all_patches()
 
 
 @forges

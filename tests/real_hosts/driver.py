@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ..hosts.driver import Comparison, Driver, Picture
-from .sd15 import MODULES
+from .sd15 import MODULES, NORMS
 
 ROOT = Path(__file__).parents[2]
 PROBE = Path(__file__).parent / "probe"
@@ -42,11 +42,14 @@ class HostKind:
 
     variable
         The environment variable that names its folder, which has its interpreter in venv/bin/python.
+    loras
+        The kinds of LoRA file that it loads.
     """
 
     variable: str
     flags: tuple[str, ...]
     hires: dict[str, Any]
+    loras: tuple[str, ...]
 
     @property
     def folder(self) -> Path | None:
@@ -54,21 +57,27 @@ class HostKind:
         return Path(named) if named else None
 
 
+ALL = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora")
+"""Kinds of LoRA file that every host loads."""
+
 KINDS = {
     "a1111": HostKind(
         "NPLORA_A1111_DIR",
         ("--use-cpu", "all", "--no-half", "--precision", "full", "--no-download-sd-model", "--skip-version-check"),
         {"hr_upscaler": "Latent"},
+        (*ALL, "ia3", "oft", "boft"),
     ),
     "forge": HostKind(
         "NPLORA_FORGE_DIR",
         ("--always-cpu", "--all-in-fp32", "--clip-in-fp32", "--no-download-sd-model"),
         {"hr_upscaler": "Latent", "hr_additional_modules": []},
+        ALL,
     ),
     "neo": HostKind(
         "NPLORA_NEO_DIR",
         ("--cpu", "--force-fp32", "--fp32-text-enc"),
         {"hr_upscaler": "None", "hr_additional_modules": []},
+        (*ALL, "oft", "boft"),
     ),
 }
 
@@ -77,10 +86,12 @@ class RealHost(Driver):
     """A running WebUI, spoken to over its API."""
 
     modules = MODULES
+    norms = NORMS
 
     def __init__(self, kind: HostKind, checkpoints: list[Path], data: Path, *, webui: bool = True) -> None:
         assert kind.folder is not None
         self._kind = kind
+        self.kinds = kind.loras
         self._data = data
         self._checkpoints = checkpoints
         self.lora_dir = data / "models" / "Lora"
@@ -193,9 +204,9 @@ class RealHost(Driver):
         print(found)
         return Comparison(found["unet"], found["te"], found["outside"])
 
-    def delta(self, name):
+    def delta(self, name, kind="weight"):
         path = self._data / "delta.safetensors"
-        self._call("/nplora-probe/delta", {"name": name, "out": str(path)})
+        self._call("/nplora-probe/delta", {"name": name, "kind": kind, "out": str(path)})
         return np.array(load_file(path)["delta"])  # a copy: the next call overwrites the file that this one maps
 
     def fingerprint(self):

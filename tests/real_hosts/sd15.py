@@ -36,3 +36,9 @@ def _text_encoder() -> Iterator[Module]:
 
 
 MODULES = (*_text_encoder(), *_unet())
+
+NORMS = tuple(
+    Module(f"lora_unet_{block}_attentions_0_transformer_blocks_0_norm{i}", width, 0)
+    for block, width in (("down_blocks_0", 320), ("mid_block", 1280))
+    for i in (1, 3)
+)

@@ -6,10 +6,12 @@ import os
 import re
 import types
 from collections import namedtuple
+from dataclasses import dataclass
 
 import torch
 from safetensors.torch import load_file
 
+from . import networks as formulas
 from .common import WIDTH, ExtraNetworkLora, Layers, add_lora_list, attribute, module
 from .driver import StandIn
 
@@ -29,23 +31,64 @@ class Network:
         self.mentioned_name = None
 
 
-class NetworkModuleLora:
+class QkvLinear(torch.nn.Linear):
+    """Of SD3: q, k and v in one weight."""
+
+
+def shape_of(layer):
+    """Of the weight that a module is for: a third of one that holds q, k and v."""
+    if isinstance(layer, torch.nn.MultiheadAttention):
+        return layer.out_proj.weight.shape
+    out, *rest = layer.weight.shape
+    return torch.Size((out // 3 if isinstance(layer, QkvLinear) else out, *rest))
+
+
+class NetworkModule:
+    """Scale, magnitude and multiplier, in that order, as in the host; `update` is the kind's own."""
+
+    needs: tuple[str, ...] = ()
+
     def __init__(self, net, weights):
         self.network = net
         self.network_key = weights.network_key
         self.sd_key = weights.sd_key
         self.sd_module = weights.sd_module
-        self.shape = weights.sd_module.weight.shape
+        self.w = weights.w
+        self.shape = shape_of(weights.sd_module)
         self.bias = None
         self.dora_scale = weights.w.get("dora_scale")
         self.alpha = weights.w["alpha"].item() if "alpha" in weights.w else None
-        self.dim = weights.w["lora_down.weight"].shape[0]
-        self.up_model = self.create_module(weights.w["lora_up.weight"])
-        self.down_model = self.create_module(weights.w["lora_down.weight"])
-        self.mid_model = self.create_module(weights.w["lora_mid.weight"]) if "lora_mid.weight" in weights.w else None
+        self.dim = None
+
+    def multiplier(self):
+        return self.network.te_multiplier if "transformer" in self.sd_key[:20] else self.network.unet_multiplier
+
+    def calc_scale(self):
+        return self.alpha / self.dim if None not in (self.alpha, self.dim) else 1.0
+
+    def tensors(self, target, *names):
+        """On the device of the weight that they are for."""
+        return [None if self.w.get(name) is None else self.w[name].to(target.device) for name in names]
+
+    def calc_updown(self, target):
+        update, bias = self.update(target)
+        update = update.reshape(target.shape) * self.calc_scale()
+        if self.dora_scale is not None:
+            update = formulas.dora(target, update, *self.tensors(target, "dora_scale"), of_sum_only=True)
+        return update * self.multiplier(), None if bias is None else bias * self.multiplier()
+
+
+class Lora(NetworkModule):
+    needs = ("lora_up.weight", "lora_down.weight")
+
+    def __init__(self, net, weights):
+        super().__init__(net, weights)
+        self.dim = self.w["lora_down.weight"].shape[0]
+        self.up_model, self.down_model = (self.create_module(self.w[name]) for name in self.needs)
+        self.mid_model = self.create_module(self.w["lora_mid.weight"]) if "lora_mid.weight" in self.w else None
 
     def create_module(self, weight):
-        if isinstance(self.sd_module, torch.nn.Linear):
+        if not isinstance(self.sd_module, torch.nn.Conv2d):
             weight = weight.reshape(weight.shape[0], -1)
             made = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         else:
@@ -53,36 +96,94 @@ class NetworkModuleLora:
         made.weight.requires_grad_(False).copy_(weight)
         return made
 
-    def multiplier(self):
-        return self.network.te_multiplier if "transformer" in self.sd_key[:20] else self.network.unet_multiplier
+    def update(self, target):
+        mid = None if self.mid_model is None else self.mid_model.weight.to(target.device)
+        return formulas.lora(
+            self.up_model.weight.to(target.device), self.down_model.weight.to(target.device), mid
+        ), None
+
+
+class Hada(NetworkModule):
+    needs = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+
+    def __init__(self, net, weights):
+        super().__init__(net, weights)
+        self.dim = self.w["hada_w1_b"].shape[0]
+
+    def update(self, target):
+        return formulas.loha(*self.tensors(target, *self.needs, "hada_t1", "hada_t2")), None
+
+
+class Ia3(NetworkModule):
+    needs = ("weight",)
+
+    def update(self, target):
+        return formulas.ia3(target, *self.tensors(target, "weight"), self.w["on_input"].item()), None
+
+
+class Lokr(NetworkModule):
+    needs = ("lokr_w1",)
+
+    def __init__(self, net, weights):
+        super().__init__(net, weights)
+        self.dim = self.w["lokr_w2_b"].shape[0] if "lokr_w2_b" in self.w else None
+
+    def update(self, target):
+        w1, w2, w2a, w2b = self.tensors(target, "lokr_w1", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
+        return formulas.lokr(w1, w2a @ w2b if w2 is None else w2), None
+
+
+class Full(NetworkModule):
+    needs = ("diff",)
+
+    def update(self, target):
+        return self.tensors(target, "diff", "diff_b")
+
+
+class Norm(NetworkModule):
+    needs = ("w_norm", "b_norm")
+
+    def update(self, target):
+        return self.tensors(target, *self.needs)
+
+
+class GLora(NetworkModule):
+    needs = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
+
+    def update(self, target):
+        return formulas.glora(target, *self.tensors(target, *self.needs)), None
+
+
+class Oft(NetworkModule):
+    needs = ("oft_blocks",)
 
     def calc_scale(self):
-        return self.alpha / self.dim if self.alpha is not None else 1.0
+        return 1.0
 
-    def calc_updown(self, target):
-        down = self.down_model.weight.flatten(1)
-        if self.mid_model is not None:
-            down = torch.einsum("nm...,mj->nj...", self.mid_model.weight, down).flatten(1)
-        updown = self.up_model.weight.flatten(1) @ down
-        return updown.reshape(target.shape) * self.calc_scale() * self.multiplier(), None
+    def update(self, target):
+        return formulas.oft(target, *self.tensors(target, "oft_blocks")), None
 
 
-class ModuleTypeLora:
+@dataclass(frozen=True)
+class ModuleType:
+    module: type[NetworkModule]
+
     def create_module(self, net, weights):
-        if all(name in weights.w for name in ("lora_up.weight", "lora_down.weight")):
-            return NetworkModuleLora(net, weights)
+        if all(name in weights.w for name in self.module.needs):
+            return self.module(net, weights)
         return None
 
 
 class A1111(StandIn):
     adapter_module = "a1111"
     adapter_class = "A1111Host"
+    kinds = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora", "ia3", "oft")
 
     def host_modules(self):
         self.networks = networks = module("networks")
         add_lora_list(networks, self.lora_dir)
         networks.networks_in_memory = {}
-        networks.module_types = [ModuleTypeLora()]
+        networks.module_types = [ModuleType(kind) for kind in (Lora, Hada, Ia3, Lokr, Full, Norm, GLora, Oft)]
         networks.re_x_proj = re.compile(r"(.*)_([qkv]_proj)$")
         networks.load_network = self._load_network
         networks.load_networks = self._load_networks
@@ -102,7 +203,7 @@ class A1111(StandIn):
             for name, layer in part.named_children():
                 layer.network_layer_name = prefix + name
                 layer.register_forward_pre_hook(lambda layer, args: self.networks.network_apply_weights(layer))
-                layer.pristine = layer.weight.clone()
+                layer.pristine = {name: tensor.clone() for name, tensor in layer.named_parameters()}
                 mapping[prefix + name] = layer
         info = types.SimpleNamespace(filename=f"checkpoint-{seed}.safetensors")
         self.sd_model = types.SimpleNamespace(network_layer_mapping=mapping, te=te, unet=unet, sd_checkpoint_info=info)
@@ -115,11 +216,15 @@ class A1111(StandIn):
         for key, weight in load_file(network_on_disk.filename).items():
             base, _, part = key.partition(".")
             sd_key = re.sub("^lora_unet_", "diffusion_model_", re.sub("^lora_te_", "transformer_", base))
-            layer = self.sd_model.network_layer_mapping.get(sd_key)
+            layers = self.sd_model.network_layer_mapping
+            layer = layers.get(sd_key)
+            if layer is None and (match := self.networks.re_x_proj.match(sd_key)):
+                layer = layers.get(match.group(1))
             if layer is not None:
                 matched.setdefault(sd_key, NetworkWeights(key, sd_key, {}, layer)).w[part] = weight
         for sd_key, weights in matched.items():
-            net.modules[sd_key] = next(t.create_module(net, weights) for t in self.networks.module_types)
+            made = (kind.create_module(net, weights) for kind in self.networks.module_types)
+            net.modules[sd_key] = next(filter(None, made))
         return net
 
     def _load_networks(self, names, te_multipliers=None, unet_multipliers=None, dyn_dims=None):
@@ -142,13 +247,16 @@ class A1111(StandIn):
         if getattr(layer, "network_current_names", ()) == wanted:
             return
         if not hasattr(layer, "network_weights_backup"):
-            layer.network_weights_backup = layer.weight.clone()
+            layer.network_weights_backup, layer.network_bias_backup = layer.weight.clone(), layer.bias.clone()
         layer.weight.copy_(layer.network_weights_backup)
+        layer.bias.copy_(layer.network_bias_backup)
         for net in loaded:
             net_module = net.modules.get(layer.network_layer_name)
             if net_module is not None:
-                updown, _ = net_module.calc_updown(layer.weight)
+                updown, ex_bias = net_module.calc_updown(layer.weight)
                 layer.weight.copy_(layer.weight + updown)
+                if ex_bias is not None:
+                    layer.bias.copy_(layer.bias + ex_bias)
         layer.network_current_names = wanted
 
     def begin_batch(self):
@@ -174,8 +282,8 @@ class A1111(StandIn):
         part = self.sd_model.te if name.startswith("lora_te") else self.sd_model.unet
         return getattr(part, attribute(name))
 
-    def weight(self, name):
-        return self._layer(name).weight
+    def parameter(self, name, kind):
+        return getattr(self._layer(name), kind)
 
-    def original(self, name):
-        return self._layer(name).pristine
+    def original(self, name, kind):
+        return self._layer(name).pristine[kind]

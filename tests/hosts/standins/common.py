@@ -33,7 +33,16 @@ MODULES = (
 )
 """The layers of the small model, by their names in LoRA files."""
 
-NAMES = tuple(layer.name for layer in MODULES)
+NORMS = (Module("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_norm1", 32, 0),)
+
+BYSTANDERS = (
+    Module("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", 8, 8),
+    Module("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k", 8, 768),
+    Module("lora_unet_down_blocks_1_resnets_0_conv1", 8, 8, 3),
+)
+"""Layers that can be patched, and are never run."""
+
+NAMES = tuple(layer.name for layer in (*MODULES, *NORMS))
 
 
 def attribute(name: str) -> str:
@@ -47,13 +56,16 @@ class Layers(torch.nn.Module):
     def __init__(self, prefix: str, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        for module in MODULES:
+        self.silent = {attribute(module.name) for module in BYSTANDERS}
+        for module in (*MODULES, *NORMS, *BYSTANDERS):
             if module.name.startswith(prefix):
-                layer: torch.nn.Module = (
-                    torch.nn.Conv2d(module.inp, module.out, module.kernel, padding=module.kernel // 2)
-                    if module.kernel
-                    else torch.nn.Linear(module.inp, module.out)
-                )
+                layer: torch.nn.Module
+                if module in NORMS:
+                    layer = torch.nn.LayerNorm(module.out)
+                elif module.kernel:
+                    layer = torch.nn.Conv2d(module.inp, module.out, module.kernel, padding=module.kernel // 2)
+                else:
+                    layer = torch.nn.Linear(module.inp, module.out)
                 for parameter in layer.parameters():
                     parameter.data = torch.randn(parameter.shape, generator=generator) / 6
                     parameter.requires_grad_(False)
@@ -61,11 +73,13 @@ class Layers(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, n) -> (batch, n); each layer sees as much of x as it takes, and adds to it."""
-        for layer in self.children():
+        for name, layer in self.named_children():
+            if name in self.silent:
+                continue
             if isinstance(layer, torch.nn.Conv2d):
                 y = layer(x[:, : layer.in_channels, None, None].expand(-1, -1, 2, 2)).mean((2, 3))
             else:
-                y = layer(x[:, : layer.in_features])
+                y = layer(x[:, : getattr(layer, "in_features", layer.weight.shape[0])])
             x = torch.tanh(x + torch.nn.functional.pad(y, (0, x.shape[1] - y.shape[1])))
         return x
 

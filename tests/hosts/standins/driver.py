@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ..driver import Comparison, Driver, Picture
-from .common import MODULES, NAMES, Callbacks, Processing, Runner, extra_networks_module, module, process_images
+from .common import MODULES, NAMES, NORMS, Callbacks, Processing, Runner, extra_networks_module, module, process_images
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "nplora.py"
 
@@ -24,11 +24,12 @@ class StandIn(Driver):
     """Puts the stand-in's modules where a host's would be, and runs our script as a host does.
 
     A dialect gives: host_modules, load_checkpoint, begin_batch, after_activation, before_sampling, encode, sample,
-    weight, original.
+    parameter, original, kinds.
     """
 
     encodes_hires_first = False
     modules = MODULES
+    norms = NORMS
 
     def __init__(self, lora_dir: Path) -> None:
         self.lora_dir = lora_dir
@@ -151,13 +152,14 @@ class StandIn(Driver):
                 outside = max(outside, float(np.abs(delta).max()))
         return Comparison(worst["unet"], worst["te"], outside)
 
-    def delta(self, name):
-        return (self.weight(name) - self.original(name)).flatten(1).numpy()
+    def delta(self, name, kind="weight"):
+        change = self.parameter(name, kind) - self.original(name, kind)
+        return change.reshape(change.shape[0], -1).numpy()
 
     def fingerprint(self):
         digest = hashlib.sha256()
         for name in NAMES:
-            digest.update(self.weight(name).numpy().tobytes())
+            digest.update(self.parameter(name, "weight").numpy().tobytes())
         return digest.hexdigest()
 
     def counts(self):

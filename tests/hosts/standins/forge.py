@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import types
 import uuid
+from collections import namedtuple
 
 import torch
 from safetensors.torch import load_file
 
-from .common import MODULES, WIDTH, ExtraNetworkLora, Layers, add_lora_list, attribute, module
+from . import networks as formulas
+from .common import BYSTANDERS, MODULES, NORMS, WIDTH, ExtraNetworkLora, Layers, add_lora_list, attribute, module
 from .driver import StandIn
 
 
@@ -22,12 +25,32 @@ class ForgeObjects:
         return ForgeObjects(self.unet, self.clip, self.vae, self.clipvision)
 
 
+class Clip:
+    """A patcher within an object that hands on what little it shows of it."""
+
+    def __init__(self, patcher):
+        self.patcher = patcher
+        self.cond_stage_model = patcher.model
+
+    def clone(self):
+        return Clip(self.patcher.clone())
+
+    def add_patches(self, *arguments, **named):
+        return self.patcher.add_patches(*arguments, **named)
+
+
+def target_of(target):
+    """(key, slice, change)"""
+    return (target, None, None) if isinstance(target, str) else (*target, None)[:3]
+
+
 class Patcher:
     """Forge's UnetPatcher and CLIP in one: patches by (filename, strengths, online_mode)."""
 
     def __init__(self, model):
-        self.model = self.cond_stage_model = model
+        self.model = model
         self.lora_patches = {}
+        self.lora_loader = types.SimpleNamespace(backup={})
 
     def clone(self):
         made = copy.copy(self)
@@ -44,18 +67,27 @@ class Patcher:
         return str(list(self.lora_patches))
 
     def all_patches(self):
+        """(key, (strength, patch, strength of the model, slice, change)) of each."""
         return [
-            (key, strength, patch)
-            for (_, strength, _, _), patches in self.lora_patches.items()
-            for key, patch in patches.items()
+            (key, (strength, patch, strength_model, offset, function))
+            for (_, strength, strength_model, _), patches in self.lora_patches.items()
+            for (key, offset, function), patch in ((target_of(k), patch) for k, patch in patches.items())
         ]
+
+    def keep(self, key, weight):
+        self.lora_loader.backup.setdefault(key, weight)
+
+    def kept(self):
+        found, self.lora_loader.backup = self.lora_loader.backup, {}
+        return found
 
 
 class NeoPatcher(Patcher):
     """Neo's: one list of patches a key, and a fresh uuid at every change."""
 
     def __init__(self, model):
-        super().__init__(model)
+        self.model = model
+        self.backup = {}
         self.patches = {}
         self.patches_uuid = uuid.uuid4()
 
@@ -66,39 +98,86 @@ class NeoPatcher(Patcher):
 
     def add_patches(self, patches, strength_patch=1.0, strength_model=1.0, *, filename=None, online_mode=None):
         known = dict(self.model.named_parameters())
-        taken = [key for key in patches if key in known]
-        for key in taken:
-            entry = (strength_patch, patches[key], strength_model, None, None, online_mode)
+        taken = [target for target in patches if target_of(target)[0] in known]
+        for target in taken:
+            key, offset, function = target_of(target)
+            entry = (strength_patch, patches[target], strength_model, offset, function, online_mode)
             self.patches.setdefault(key, []).append(entry)
         self.patches_uuid = uuid.uuid4()
         return taken
+
+    def use_online_lora(self, key):
+        return any(entry[-1] for entry in self.patches.get(key, []))
 
     def state(self):
         return self.patches_uuid if self.patches else None
 
     def all_patches(self):
-        return [(key, entry[0], entry[1]) for key, entries in self.patches.items() for entry in entries]
+        return [(key, entry[:5]) for key, entries in self.patches.items() for entry in entries]
+
+    def keep(self, key, weight):
+        self.backup.setdefault(key, Kept(weight, False))
+
+    def kept(self):
+        found = {key: kept.weight for key, kept in self.backup.items()}
+        self.backup.clear()
+        return found
 
 
-class LoRAAdapter:
-    name = "lora"
-
-    def __init__(self, loaded_keys, weights):
-        self.loaded_keys = loaded_keys
-        self.weights = weights
+Kept = namedtuple("Dimension", ["weight", "inplace_update"])
 
 
-def factors(patch):
-    if isinstance(patch, tuple):
-        kind, fields = patch
-        assert kind == "lora"
-        return fields[:4]
-    return patch.weights[:4]
+class Adapter:
+    """Neo's patches: an object for each kind. Errors are logged, and leave the weight alone."""
+
+    def __init__(self, kind, fields):
+        self.name = kind
+        self.weights = fields
+
+    def calculate_weight(self, weight, key, strength, strength_model, offset, function, intermediate_dtype):
+        try:
+            weight += function(strength * update_of(self.name, self.weights, weight).reshape(weight.shape))
+        except Exception as error:
+            logging.error("ERROR %s %s %s", self.name, key, error)
+        return weight
+
+
+def update_of(kind, fields, weight):
+    """The update by a patch's fields: in each the host's own order, with alpha and the magnitude among them."""
+    fields = [field.to(weight) if isinstance(field, torch.Tensor) else field for field in fields]
+    alpha, magnitude, rank = None, None, 1
+    if kind == "lora":
+        up, down, alpha, mid, magnitude, *_ = fields
+        update, rank = formulas.lora(up, down, mid), down.shape[0]
+    elif kind == "loha":
+        w1a, w1b, alpha, w2a, w2b, t1, t2, magnitude = fields
+        update, rank = formulas.loha(w1a, w1b, w2a, w2b, t1, t2), w1b.shape[0]
+    elif kind == "lokr":
+        w1, w2, alpha, _, _, w2a, w2b, _, magnitude = fields
+        update = formulas.lokr(w1, w2a @ w2b if w2 is None else w2)
+        alpha, rank = (None, 1) if w2b is None else (alpha, w2b.shape[0])
+    elif kind == "glora":
+        a1, a2, b1, b2, alpha, magnitude = fields
+        update, rank = formulas.glora(weight, a1, a2, b1, b2), a1.shape[0]
+    elif kind == "oft":
+        return formulas.oft(weight, fields[0])
+    else:
+        raise ValueError(f"{kind} is not recognized")
+    update = update.reshape(weight.shape) * (1.0 if alpha is None else alpha / rank)
+    return update if magnitude is None else formulas.dora(weight, update, magnitude, of_sum_only=False)
+
+
+def prefix_replaced(state, replace_prefix, filter_keys=False):
+    """Neo's, which its LoRA loader calls on every file that has such names."""
+    for old, new in replace_prefix.items():
+        state = {new + key.removeprefix(old) if key.startswith(old) else key: value for key, value in state.items()}
+    return state
 
 
 class Forge(StandIn):
     adapter_module = "forge"
     adapter_class = "ForgeHost"
+    kinds = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora")
     encodes_hires_first = True
     patcher_class = Patcher
     dynamic_args = {"embedding_dir": "./embeddings", "online_lora": False}  # noqa: RUF012
@@ -112,6 +191,7 @@ class Forge(StandIn):
         patcher_lora = module(
             "backend.patcher.lora",
             load_lora=self._load_lora,
+            merge_lora_to_weight=self._merge_lora_to_weight,
             model_lora_keys_unet=self._keys("lora_unet", "diffusion_model."),
             model_lora_keys_clip=self._keys("lora_te", "clip_l."),
         )
@@ -135,13 +215,12 @@ class Forge(StandIn):
             holder.add_module(attribute_name, Layers(prefix, seed))
             holder.storage_dtype = torch.float32
             holder.merged_state = None
-            holder.backup = {}
             return self.patcher_class(holder)
 
-        objects = ForgeObjects(wrapped("diffusion_model", "lora_unet"), wrapped("clip_l", "lora_te"), None, None)
+        objects = ForgeObjects(wrapped("diffusion_model", "lora_unet"), Clip(wrapped("clip_l", "lora_te")), None, None)
         self.pristine = {
             key: weight.clone()
-            for patcher in (objects.unet, objects.clip)
+            for patcher in (objects.unet, objects.clip.patcher)
             for key, weight in patcher.model.named_parameters()
         }
         self.sd_model = types.SimpleNamespace(
@@ -156,7 +235,7 @@ class Forge(StandIn):
 
     def _keys(self, prefix, model_prefix):
         def model_lora_keys(model, key_map={}):  # noqa: B006
-            for known in MODULES:
+            for known in (*MODULES, *NORMS, *BYSTANDERS):
                 key = f"{model_prefix}{attribute(known.name)}.weight"
                 if known.name.startswith(prefix):
                     key_map[key.removesuffix(".weight")] = key
@@ -166,19 +245,53 @@ class Forge(StandIn):
         return model_lora_keys
 
     def _load_lora(self, lora, to_load):
+        """By the names of its tensors, as the host does: the last kind that a layer has wins."""
         patches, used = {}, set()
         for name, key in to_load.items():
-            up, down = f"{name}.lora_up.weight", f"{name}.lora_down.weight"
-            if up in lora:
-                alpha = lora.get(f"{name}.alpha")
-                alpha = None if alpha is None else alpha.item()
-                mid = f"{name}.lora_mid.weight"
-                patches[key] = self.make_patch(lora[up], lora[down], alpha, lora.get(mid))
-                used |= {up, down, mid, f"{name}.alpha"}
+
+            def take(role, name=name):
+                used.add(f"{name}.{role}")
+                return lora.get(f"{name}.{role}")
+
+            alpha = take("alpha")
+            alpha = None if alpha is None else alpha.item()
+            dora = take("dora_scale")
+            if f"{name}.lora_up.weight" in lora:
+                up, down, mid = (take(f"lora_{role}.weight") for role in ("up", "down", "mid"))
+                patches[key] = self.make_patch("lora", up, down, alpha, mid, dora)
+            if f"{name}.hada_w1_a" in lora:
+                w1a, w1b, w2a, w2b = (take(f"hada_{role}") for role in ("w1_a", "w1_b", "w2_a", "w2_b"))
+                cores = take("hada_t1"), take("hada_t2")
+                patches[key] = self.make_patch("loha", w1a, w1b, alpha, w2a, w2b, *cores, dora)
+            if f"{name}.lokr_w1" in lora:
+                w1, w2, w2a, w2b = (take(f"lokr_{role}") for role in ("w1", "w2", "w2_a", "w2_b"))
+                patches[key] = self.make_patch("lokr", w1, w2, alpha, None, None, w2a, w2b, None, dora)
+            if f"{name}.a1.weight" in lora:
+                factors = (take(f"{role}.weight") for role in ("a1", "a2", "b1", "b2"))
+                patches[key] = self.make_patch("glora", *factors, alpha, dora)
+            if self.has_oft and f"{name}.oft_blocks" in lora:
+                patches[key] = self.make_patch("oft", take("oft_blocks"), None, alpha, dora)
+            for weight, bias in (("w_norm", "b_norm"), ("diff", "diff_b")):
+                if f"{name}.{weight}" in lora:
+                    patches[key] = ("diff", (take(weight),))
+                    if f"{name}.{bias}" in lora:
+                        patches[f"{key.removesuffix('.weight')}.bias"] = ("diff", (take(bias),))
         return patches, {key: value for key, value in lora.items() if key not in used}
 
-    def make_patch(self, up, down, alpha, mid):
-        return ("lora", (up, down, alpha, mid, None))
+    has_oft = False
+
+    def make_patch(self, kind, *fields):
+        return kind, fields
+
+    @staticmethod
+    @torch.inference_mode()
+    def _merge_lora_to_weight(patches, weight, key="online_lora", computation_dtype=torch.float32):
+        before, weight = weight.dtype, weight.to(computation_dtype, copy=True)
+        for strength, patch, _, _, function in patches:
+            kind, fields = patch
+            update = fields[0].to(weight) if kind == "diff" else update_of(kind, fields, weight)
+            weight += strength * (function(update) if function else update).reshape(weight.shape)
+        return weight.to(before)
 
     def _load_lora_for_models(
         self, model, clip, lora, strength_model, strength_clip, filename="default", online_mode=False
@@ -230,23 +343,19 @@ class Forge(StandIn):
         if model.merged_state == patcher.state():
             return
         weights = dict(model.named_parameters())
-        for key, backup in model.backup.items():
+        for key, backup in patcher.kept().items():
             weights[key].data = backup
-        model.backup = {}
-        for key, strength, patch in patcher.all_patches():
-            model.backup.setdefault(key, weights[key].data)
-            up, down, alpha, mid = factors(patch)
-            scale = 1.0 if alpha is None else alpha / down.shape[0]
-            down = down.float().flatten(1)
-            if mid is not None:
-                down = torch.einsum("nm...,mj->nj...", mid.float(), down).flatten(1)
-            delta = strength * scale * (up.float().flatten(1) @ down)
-            weights[key].data = weights[key].data + delta.reshape(weights[key].shape)
+        for key, patch in patcher.all_patches():
+            patcher.keep(key, weights[key].data)
+            merged = weights[key].data.clone()
+            part = merged.narrow(*patch[3]) if patch[3] else merged
+            part.copy_(self._merge_lora_to_weight([patch], part.clone(), key))
+            weights[key].data = merged
         model.merged_state = patcher.state()
 
     def encode(self, prompts):
         clip = self.sd_model.forge_objects.clip
-        self._merge(clip)
+        self._merge(clip.patcher)
         seeds = [sum(prompt.strip().encode()) for prompt in prompts]
         tokens = torch.stack([torch.randn(WIDTH, generator=torch.Generator().manual_seed(s)) for s in seeds])
         return clip.cond_stage_model.clip_l(tokens)
@@ -258,21 +367,43 @@ class Forge(StandIn):
             x = unet.model.diffusion_model(x + c)
         return x
 
-    def _key(self, name):
-        return f"{'clip_l' if name.startswith('lora_te') else 'diffusion_model'}.{attribute(name)}.weight"
+    def _key(self, name, kind):
+        return f"{'clip_l' if name.startswith('lora_te') else 'diffusion_model'}.{attribute(name)}.{kind}"
 
-    def weight(self, name):
+    def parameter(self, name, kind):
         objects = self.sd_model.forge_objects_original
-        patcher = objects.clip if name.startswith("lora_te") else objects.unet
-        return dict(patcher.model.named_parameters())[self._key(name)].data
+        patcher = objects.clip.patcher if name.startswith("lora_te") else objects.unet
+        return patcher.model.get_parameter(self._key(name, kind)).data
 
-    def original(self, name):
-        return self.pristine[self._key(name)]
+    def original(self, name, kind):
+        return self.pristine[self._key(name, kind)]
 
 
 class Neo(Forge):
     patcher_class = NeoPatcher
     dynamic_args = types.SimpleNamespace(online_lora=False, nunchaku=False)
+    kinds = (*Forge.kinds, "oft")
+    has_oft = True
 
-    def make_patch(self, up, down, alpha, mid):
-        return LoRAAdapter(set(), (up, down, alpha, mid, None, None))
+    def host_modules(self):
+        modules = super().host_modules()
+        self.networks.state_dict_prefix_replace = prefix_replaced
+        return modules
+
+    def make_patch(self, kind, *fields):
+        return Adapter(kind, (*fields, None) if kind == "lora" else fields)
+
+    @staticmethod
+    @torch.inference_mode()
+    def _merge_lora_to_weight(patches, weight, key, computation_dtype=torch.float32):
+        """In place; `set` and `diff` are tuples, and nothing else is."""
+        for strength, patch, strength_model, offset, function in patches:
+            change = function or (lambda update: update)
+            if isinstance(patch, Adapter):
+                arguments = key, strength, strength_model, offset, change, computation_dtype
+                weight = patch.calculate_weight(weight, *arguments)
+            elif patch[0] == "diff":
+                weight += change(strength * patch[1][0].to(weight).reshape(weight.shape))
+            else:
+                raise ValueError(f'"{key}" of type "{patch[0]}" is not recognized...')
+        return weight

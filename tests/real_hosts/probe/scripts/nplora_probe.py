@@ -129,11 +129,11 @@ def compare(reference: str = Body(embed=True)):
     return {**worst, "outside": outside, "layers": len(names)}
 
 
-def delta(name: str = Body(embed=True), out: str = Body(embed=True)):
-    key = next(iter(keys_of([name])))
+def delta(name: str = Body(embed=True), kind: str = Body(embed=True), out: str = Body(embed=True)):
+    key = next(iter(keys_of([name]))).removesuffix("weight") + kind
     with originals() as checkpoint, torch.no_grad():
         found = weights()[key].detach().cpu().float() - checkpoint.get_tensor(key).float()
-    save_file({"delta": found.flatten(1).contiguous()}, out)
+    save_file({"delta": found.reshape(found.shape[0], -1).contiguous()}, out)
 
 
 def fingerprint():

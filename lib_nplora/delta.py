@@ -1,0 +1,43 @@
+"""A delta weight in either form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Union
+
+import torch
+
+from .dense import DenseDelta
+from .lowrank import LowRankDelta, concat
+
+Delta = Union[LowRankDelta, DenseDelta]  # noqa: UP007
+"""Both answer to: shape, kernel, nbytes, has_input_side, is_finite, scaled, on_input, inside, rows, dense, energy."""
+
+
+def total(deltas: Sequence[Delta]) -> Delta:
+    """The sum of `deltas` (at least one, equal shapes): factors as long as all are, a matrix otherwise."""
+    low_rank = [delta for delta in deltas if isinstance(delta, LowRankDelta)]
+    dense = [delta for delta in deltas if isinstance(delta, DenseDelta)]
+    if not dense:
+        return concat(low_rank)
+    if len(deltas) == 1:
+        return dense[0]
+    matrix = dense[0].matrix.clone()
+    for delta in dense[1:]:
+        matrix += delta.matrix
+    for factors in low_rank:
+        matrix.addmm_(factors.up, factors.down)
+    return DenseDelta(matrix, dense[0].layer_shape)
+
+
+def placed(delta: Delta, start: int, out: int) -> Delta:
+    """The update of a layer of `out` rows that is `delta` from row `start` on, and nothing elsewhere."""
+
+    def widen(side: torch.Tensor) -> torch.Tensor:
+        wide = side.new_zeros(out, side.shape[1])
+        wide[start : start + side.shape[0]] = side
+        return wide
+
+    if isinstance(delta, DenseDelta):
+        return DenseDelta(widen(delta.matrix), (out, *delta.layer_shape[1:]))
+    return LowRankDelta(widen(delta.up), delta.down, delta.kernel)

@@ -1,0 +1,116 @@
+"""A delta weight kept whole, for want of factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .lowrank import LowRankDelta
+
+EXACT = 1e-13
+"""Share of the energy that may be lost where factors stand for the whole: rounding noise of float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseDelta:
+    """delta, scale included.
+
+    matrix
+        (out, in), float32. For a convolution `in` is in_channels * kernel height * kernel width; for a vector it is 1.
+    layer_shape
+        Shape of the layer's own weight: (out, in), (out, in_channels, kernel height, kernel width), or (out,) for what
+        has no input side, a norm or a bias.
+    """
+
+    matrix: Tensor
+    layer_shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, weight: Tensor) -> DenseDelta:
+        """Build from a tensor of the layer's own shape and any float dtype."""
+        weight = weight.detach().to("cpu", torch.float32)
+        return cls(weight.reshape(weight.shape[0], -1).contiguous(), tuple(weight.shape))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the matrix."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Shape of the convolution's kernel, () for a linear layer."""
+        return self.layer_shape[2:]
+
+    @property
+    def has_input_side(self) -> bool:
+        return len(self.layer_shape) > 1
+
+    @property
+    def nbytes(self) -> int:
+        return self.matrix.nbytes
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(self.matrix.isfinite().all())
+
+    def tensor(self) -> Tensor:
+        """The delta in the layer's own shape, as files hold it."""
+        return self.matrix.reshape(self.layer_shape)
+
+    def scaled(self, weight: float) -> DenseDelta:
+        """weight * delta."""
+        return self if weight == 1 else DenseDelta(self.matrix * weight, self.layer_shape)
+
+    def on_input(self, change: Callable[[Tensor], Tensor]) -> DenseDelta:
+        """The delta with its input side, rows of length `in`, changed by a linear map that keeps their length."""
+        return DenseDelta(change(self.matrix), self.layer_shape)
+
+    def inside(self, basis: Tensor) -> LowRankDelta:
+        """delta V V^T as factors: see LowRankDelta.inside."""
+        return LowRankDelta(self.matrix @ basis, basis.T, self.kernel)
+
+    def rows(self, start: int, stop: int) -> DenseDelta:
+        """The delta of these output rows alone."""
+        return DenseDelta(self.matrix[start:stop], (stop - start, *self.layer_shape[1:]))
+
+    def dense(self) -> Tensor:
+        """(out, in) float32."""
+        return self.matrix
+
+    def energy(self) -> float:
+        """Squared Frobenius norm."""
+        return float(self.matrix.double().square().sum())
+
+    def factored(self) -> LowRankDelta | None:
+        """The same delta as factors, if there are some of at most a quarter of its full rank, else None.
+
+        By a randomised range finder (Halko, Martinsson, Tropp, arXiv 0909.4061, Alg. 4.1) of growing size; what it
+        misses is measured, and is at most EXACT of the energy. A sketch that catches far less than its share of a rank
+        that is small enough ends the search.
+        """
+        limit = min(self.shape) // 4
+        energy = self.energy()
+        if not self.has_input_side or not energy > 0:
+            return None
+        matrix = self.matrix.double()
+        generator = torch.Generator().manual_seed(0)
+        size = min(16, limit)
+        while size:
+            sketch = torch.randn(self.shape[1], size, generator=generator, dtype=torch.float64)
+            q = torch.linalg.qr(matrix @ sketch).Q
+            core = q.T @ matrix
+            caught = float(core.square().sum()) / energy
+            if 1 - caught <= EXACT:
+                return self._cut(q, core, energy)
+            size = min(2 * size, limit) if size < limit and caught > size / limit / 2 else 0
+        return None
+
+    def _cut(self, q: Tensor, core: Tensor, energy: float) -> LowRankDelta:
+        u, s, vh = torch.linalg.svd(core, full_matrices=False)
+        kept = (s.flip(0).square().cumsum(0).flip(0) > EXACT * energy).sum()
+        root = s[:kept].sqrt()
+        up, down = (q @ u[:, :kept]) * root, root[:, None] * vh[:kept]
+        return LowRankDelta(up.float().contiguous(), down.float().contiguous(), self.kernel)

@@ -1,0 +1,107 @@
+"""The updates that a host makes of one file, checked one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from math import prod
+
+from torch import Tensor
+
+from ..delta import Delta
+from ..dense import DenseDelta
+from ..errors import FileError, MismatchError
+from ..lowrank import LowRankDelta
+from ..weights import DeltaMap, LoraWeights, ModuleKey
+from .protocol import LoraFile
+
+_ENDINGS = (
+    r"[._]lora[._]|\.lora_|\.(alpha|scale|dora_scale|diff|diff_b|[wb]_norm|(set|reshape)_weight|weight|on_input)$"
+)
+_LYCORIS_ENDINGS = r"|\.(hada|lokr|oft)_\w+$|\.(rescale|bias\w*|[ab][12]\.weight)$"
+
+_HUGE = 1e30
+"""Energy that no update of a layer has."""
+
+
+class Collected:
+    """Gathers the deltas of a file. Matrices are made each time they are asked for, the rest is held."""
+
+    def __init__(self, file: LoraFile) -> None:
+        self.name = file.name
+        self._stamp = file.stamp
+        self._held: dict[ModuleKey, Delta] = {}
+        self._made: dict[ModuleKey, Callable[[], Delta]] = {}
+        self._depends_on_model = False
+
+    def add_factors(
+        self,
+        key: ModuleKey,
+        shape: Sequence[int] | None,
+        up: Tensor,
+        down: Tensor,
+        mid: Tensor | None,
+        scale: Callable[[], float],
+    ) -> None:
+        """Take the product of factors as the update of a layer, or of a slice, whose weight has this shape.
+
+        shape
+            None if the host does not tell.
+
+        Raises FileError for factors that do not chain, MismatchError unless the update fits the layer.
+        """
+        try:
+            kernel = (down if mid is None else mid).shape[2:]
+            self._check_shape(key, shape, (up.shape[0], down.shape[1] * kernel.numel()))
+            if down.shape[0] == 0:
+                raise FileError(f"'{self.name}' has rank 0 in layer {key}: use another version of it")
+            delta = LowRankDelta.from_factors(up, down, mid, scale())
+        except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+            raise FileError(f"'{self.name}' is damaged in layer {key}: {error}") from error
+        self._check_values(key, delta)
+        self._held[key] = delta
+
+    def add_dense(
+        self, key: ModuleKey, shape: Sequence[int] | None, delta: DenseDelta, again: Callable[[], Delta]
+    ) -> None:
+        """Take an update that the host has calculated, and how to do so again. Raises MismatchError, FileError."""
+        self._check_shape(key, shape, delta.shape)
+        self._check_values(key, delta)
+        self._depends_on_model = True
+        factors = delta.factored()
+        if factors is None and delta.has_input_side:
+            self._made[key] = again
+        else:
+            self._held[key] = factors or delta
+
+    def _check_shape(self, key: ModuleKey, shape: Sequence[int] | None, found: tuple[int, int]) -> None:
+        if shape is not None and found != (shape[0], prod(shape[1:])):
+            raise MismatchError(
+                f"'{self.name}' is made for another model than the one that is loaded "
+                f"(layer {key} does not take a {found[0]} x {found[1]} update)"
+            )
+
+    def _check_values(self, key: ModuleKey, delta: Delta) -> None:
+        if not delta.is_finite:
+            raise FileError(f"'{self.name}' holds values that are not finite in layer {key}: use another version of it")
+        if delta.energy() > _HUGE:
+            raise FileError(
+                f"'{self.name}' holds values too large for weights in layer {key}: use another version of it"
+            )
+
+    def weights(self, unmatched: Iterable[str], model: Hashable) -> LoraWeights:
+        """The LoRA. Raises MismatchError if too little of the file fits the model to call it a LoRA for that model."""
+        names = tuple(sorted(unmatched))
+        matched = len(self._held) + len(self._made)
+        if matched == 0 or len(names) > matched:
+            raise MismatchError(
+                f"'{self.name}' is made for another model than the one that is loaded, or in a format that this "
+                f"WebUI does not read ({matched} of its {matched + len(names)} modules have a layer here)"
+            )
+        digest = f"{self._stamp}|{model}" if self._depends_on_model else self._stamp
+        return LoraWeights(self.name, digest, DeltaMap(self._held, self._made), names)
+
+
+def module_names(tensors: Iterable[str]) -> set[str]:
+    """The modules that these tensors of a LoRA file belong to, as the file spells them."""
+    return {re.split(_ENDINGS + _LYCORIS_ENDINGS, name)[0] for name in tensors if not name.startswith("bundle_emb.")}
