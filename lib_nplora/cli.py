@@ -7,21 +7,18 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from . import __version__
 from .cache import ByteLru
-from .errors import FileError, MismatchError, NploraError, RequestError
-from .files import DTYPES, LoraFile, read_lora, write_lora
+from .errors import FileError, MismatchError, NploraError
+from .files import Base, LoraFile, Loss, Sizing, read_lora, write_lora
 from .fusion import FusedLayer, fuse_layers, layers
-from .lowrank import LowRankDelta
-from .methods import METHODS, method_named
-from .rank_rule import RankRule
-from .request import FusionRequest, Source, format_number, parse_mu, parse_number
+from .options import parser
+from .request import FusionRequest, Source, format_number
+from .traits import accelerator
 from .weights import LayerReport, LoraWeights, ModuleKey, Outcome, Summary
 
 Reports = dict[ModuleKey, LayerReport]
@@ -30,12 +27,12 @@ Reports = dict[ModuleKey, LayerReport]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 2 after one line on stderr; 130 if the user stopped it."""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parser().parse_args(argv)
         _fuse(arguments)
         sys.stdout.flush()
         return 0
     except NploraError as error:
-        print("nplora:", " ".join(str(error).split()), file=sys.stderr)
+        print("nplora:", _one_line(str(error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -44,62 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as the rest of the program does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise RequestError(f"{message} (see {self.prog} --help)")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m lib_nplora", description="Fuse LoRA files.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    fuse = commands.add_parser("fuse", help="fuse a content LoRA and a style LoRA into one file")
-    fuse.add_argument("content", metavar="CONTENT", type=Path, help="LoRA of the subject, a .safetensors file")
-    fuse.add_argument("style", metavar="STYLE", type=Path, help="LoRA of the style, a .safetensors file")
-    fuse.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="file to write, .safetensors")
-    fuse.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    fuse.add_argument(
-        "--mu",
-        type=parse_mu,
-        default=FusionRequest.mu,
-        help="how strongly the style is protected, from 0 (plain merge) up, or 'hard' (default: %(default)s)",
-    )
-    fuse.add_argument(
-        "--k",
-        type=RankRule.parse,
-        default=RankRule(),
-        help="how many of the style's directions are protected: all, 8, 90%% (default: %(default)s)",
-    )
-    fuse.add_argument(
-        "--method",
-        type=_method,
-        default=FusionRequest.method,
-        help=f"one of: {', '.join(METHODS)} (default: %(default)s)",
-    )
-    for role in ("content", "style"):
-        fuse.add_argument(
-            f"--{role}-weight",
-            metavar="W",
-            type=partial(parse_number, f"{role}-weight"),
-            default=1.0,
-            help=f"weight of the {role} LoRA (default: 1)",
-        )
-    fuse.add_argument("--dtype", choices=DTYPES, default="fp16", help="number format of OUT (default: %(default)s)")
-    fuse.add_argument("--verbose", action="store_true", help="say for each layer what was removed")
-    return parser
-
-
-def _method(name: str) -> str:
-    method_named(name)
-    return name
+def _one_line(text: str) -> str:
+    """Names come from files and may hold anything: what a terminal would obey is shown as its code, long ones cut."""
+    words = (f"{word[:120]}...{word[-60:]}" if len(word) > 200 else word for word in text.split())
+    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(words))
+    return text if len(text) <= 900 else f"{text[:900]}..."
 
 
 def _fuse(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output
-    _check_output(output, arguments.overwrite, (arguments.content, arguments.style))
-    content, style = read_lora(arguments.content), read_lora(arguments.style)
+    inputs = [arguments.content, arguments.style, *filter(None, [arguments.base])]
+    _check_output(output, arguments.overwrite, inputs)
+    base = Base(arguments.base) if arguments.base else None
+    content, style = read_lora(arguments.content, base), read_lora(arguments.style, base)
     _check_pair(content, style)
 
     request = FusionRequest(
@@ -110,19 +64,26 @@ def _fuse(arguments: argparse.Namespace) -> None:
         method=arguments.method,
     )
     reports: Reports = {}
+    sizing = Sizing(arguments.rank, arguments.full)
     walk = _watched(request, content.weights, style.weights, reports)
     write_lora(
         output,
-        ((layer.key, layer.delta) for layer in walk if isinstance(layer.delta, LowRankDelta)),
+        ((layer.key, sizing.fit(layer.key, layer.delta)) for layer in walk),
         arguments.dtype,
         content.family or style.family,
-        _provenance(request, content.weights, style.weights),
+        _provenance(request, content, style, base, sizing),
     )
+    for role, lora in (("content", content), ("style", style)):
+        if kind := accelerator(lora.weights.name):
+            warning = f"'{lora.path.name}' looks like an accelerator LoRA ({kind}), which is no {role}: leave it out"
+            print("nplora: warning:", _one_line(warning), file=sys.stderr)
     if arguments.verbose:
         _print_layers(reports)
-    summary = Summary(reports)
+    if arguments.rank:
+        _print_losses(sizing)
+    summary = Summary(reports, len(content.weights.unmatched) + len(style.weights.unmatched))
     if not summary.any_fused:
-        print("The two LoRAs have no layer in common, so this is a plain merge.")
+        print("The two LoRAs share no layer that can be fused, so this is a plain merge.")
     print(f"{summary} -> {output}")
 
 
@@ -138,14 +99,14 @@ def _check_output(output: Path, overwrite: bool, inputs: Sequence[Path]) -> None
         return
     for path in inputs:
         if path.exists() and output.samefile(path):
-            raise FileError(f"the output '{output}' is one of the two LoRAs: choose another name")
+            raise FileError(f"the output '{output}' is one of the files to read: choose another name")
     if not overwrite:
         raise FileError(f"the output '{output}' exists: choose another name, or add --overwrite")
 
 
 def _check_pair(content: LoraFile, style: LoraFile) -> None:
     """Raises FileError or MismatchError if a fusion would make no sense."""
-    if content.weights.digest == style.weights.digest:
+    if content.sha256 == style.sha256:
         raise FileError(f"'{content.path}' and '{style.path}' are the same LoRA: choose two different ones")
     if content.family and style.family and content.family != style.family:
         raise MismatchError(
@@ -168,12 +129,16 @@ def _watched(
             progress.update()
 
 
-def _provenance(request: FusionRequest, content: LoraWeights, style: LoraWeights) -> dict[str, str]:
+def _provenance(
+    request: FusionRequest, content: LoraFile, style: LoraFile, base: Base | None, sizing: Sizing
+) -> dict[str, str]:
     """What the file says about how it was made."""
 
-    def described(lora: LoraWeights, source: Source) -> str:
-        return json.dumps([{"name": lora.name, "sha256": lora.digest, "te": source.te, "unet": source.unet}])
+    def described(lora: LoraFile, source: Source) -> str:
+        return json.dumps([{"name": lora.weights.name, "sha256": lora.sha256, "te": source.te, "unet": source.unet}])
 
+    used = base and any(lora.weights.digest != lora.sha256 for lora in (content, style))
+    model = {"nplora_base": json.dumps({"name": base.path.stem, "sha256": base.digest})} if base and used else {}
     return {
         "nplora_version": __version__,
         "nplora_contents": described(content, request.contents[0]),
@@ -181,11 +146,29 @@ def _provenance(request: FusionRequest, content: LoraWeights, style: LoraWeights
         "nplora_mu": format_number(request.mu),
         "nplora_k": str(request.k),
         "nplora_method": request.method,
+        **({"nplora_rank": str(sizing.rank)} if sizing.rank else {}),
+        **model,
     }
 
 
 def _print_layers(reports: Reports) -> None:
-    width = max(len(str(key.name)) for key in reports)
+    width = max(len(str(key)) for key in reports)
     for key, report in reports.items():
-        removed = f"{100 * report.removed:6.2f} % removed" if report.outcome is Outcome.FUSED else ""
-        print(f"{key.name:{width}}  {report.outcome.value:12}  {removed}".rstrip())
+        note = f"{100 * report.removed:6.2f} % removed" if report.outcome is Outcome.FUSED else report.reason
+        print(_printable(f"{key!s:{width}}  {report.outcome.value:12}  {note}"))
+
+
+def _print_losses(sizing: Sizing) -> None:
+    width = max((len(str(key)) for key in sizing.losses), default=0)
+    for key, loss in sizing.losses.items():
+        print(_printable(f"{key!s:{width}}  {_ranks(loss)}  {100 * loss.share:6.2f} % of its energy lost"))
+    cut = f"{len(sizing.losses)} layers cut to rank {sizing.rank}"
+    print(f"{cut}: {100 * sizing.lost:.2f} % of their energy lost")
+
+
+def _ranks(loss: Loss) -> str:
+    return f"rank {loss.before or 'any'} -> {loss.after}"
+
+
+def _printable(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode().rstrip()

@@ -196,3 +196,137 @@ def write(
     """Write the LoRA as a file; returns its path."""
     save_file(tensors(lora, spelling, dtype), path, metadata)
     return path
+
+
+@dataclass(frozen=True)
+class Block:
+    """A layer of a small Flux or SD 3, which files hold whole or in slices of its rows.
+
+    original
+        Its name in the code of Black Forest Labs or of Stability AI.
+    pieces
+        Name in diffusers -> its share of the rows, in their order.
+    canonical
+        Without prefix.
+    swapped
+        Whether diffusers has the two halves of the rows the other way round.
+    xlabs
+        The layer, and how many of its slices, by XLabs' name.
+    """
+
+    original: str
+    pieces: Mapping[str, int]
+    canonical: str
+    width: int
+    swapped: bool = False
+    xlabs: str = ""
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+    @property
+    def height(self) -> int:
+        return sum(self.pieces.values())
+
+
+H = 16
+"""Width of the small transformers."""
+
+
+def _qkv(block: str, names: Sequence[str], mlp: int = 0) -> dict[str, int]:
+    return {f"{block}.{name}": H for name in names} | ({f"{block}.proj_mlp": mlp} if mlp else {})
+
+
+_TO = ("attn.to_q", "attn.to_k", "attn.to_v")
+_ADD = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
+_ATTN2 = ("attn2.to_q", "attn2.to_k", "attn2.to_v")
+
+FLUX = [
+    Block("double_blocks.0.img_attn.qkv", _qkv("transformer_blocks.0", _TO), "transformer_blocks_0_attn_qkv", H,
+          xlabs="double_blocks.0.processor.qkv_lora1"),
+    Block("double_blocks.0.txt_attn.qkv", _qkv("transformer_blocks.0", _ADD), "transformer_blocks_0_attn_add_qkv", H,
+          xlabs="double_blocks.0.processor.qkv_lora2"),
+    Block("double_blocks.0.img_attn.proj", {"transformer_blocks.0.attn.to_out.0": H},
+          "transformer_blocks_0_attn_to_out_0", H, xlabs="double_blocks.0.processor.proj_lora1"),
+    Block("double_blocks.0.txt_attn.proj", {"transformer_blocks.0.attn.to_add_out": H},
+          "transformer_blocks_0_attn_to_add_out", H, xlabs="double_blocks.0.processor.proj_lora2"),
+    Block("double_blocks.0.img_mod.lin", {"transformer_blocks.0.norm1.linear": 6 * H},
+          "transformer_blocks_0_norm1_linear", H),
+    Block("double_blocks.0.txt_mlp.2", {"transformer_blocks.0.ff_context.net.2": H},
+          "transformer_blocks_0_ff_context_net_2", 4 * H),
+    Block("single_blocks.1.linear1", _qkv("single_transformer_blocks.1", _TO, 4 * H),
+          "single_transformer_blocks_1_qkv_mlp", H),
+    Block("single_blocks.1.linear2", {"single_transformer_blocks.1.proj_out": H},
+          "single_transformer_blocks_1_proj_out", 5 * H, xlabs="single_blocks.1.processor.proj_lora"),
+    Block("single_blocks.1.modulation.lin", {"single_transformer_blocks.1.norm.linear": 3 * H},
+          "single_transformer_blocks_1_norm_linear", H),
+    Block("guidance_in.in_layer", {"time_text_embed.guidance_embedder.linear_1": H},
+          "time_text_embed_guidance_embedder_linear_1", 8),
+    Block("final_layer.adaLN_modulation.1", {"norm_out.linear": 2 * H}, "norm_out_linear", H, swapped=True),
+    Block("final_layer.linear", {"proj_out": 4}, "proj_out", H),
+]  # fmt: skip
+SD3 = [
+    Block("joint_blocks.0.x_block.attn.qkv", _qkv("transformer_blocks.0", _TO), "transformer_blocks_0_attn_qkv", H),
+    Block("joint_blocks.0.context_block.attn.qkv", _qkv("transformer_blocks.0", _ADD),
+          "transformer_blocks_0_attn_add_qkv", H),
+    Block("joint_blocks.0.x_block.attn2.qkv", _qkv("transformer_blocks.0", _ATTN2),
+          "transformer_blocks_0_attn2_qkv", H),
+    Block("joint_blocks.0.x_block.mlp.fc1", {"transformer_blocks.0.ff.net.0.proj": 4 * H},
+          "transformer_blocks_0_ff_net_0_proj", H),
+    Block("joint_blocks.0.context_block.adaLN_modulation.1", {"transformer_blocks.0.norm1_context.linear": 6 * H},
+          "transformer_blocks_0_norm1_context_linear", H),
+    Block("joint_blocks.1.context_block.adaLN_modulation.1", {"transformer_blocks.1.norm1_context.linear": 2 * H},
+          "transformer_blocks_1_norm1_context_linear", H, swapped=True),
+    Block("y_embedder.mlp.0", {"time_text_embed.text_embedder.linear_1": H},
+          "time_text_embed_text_embedder_linear_1", 8),
+    Block("final_layer.adaLN_modulation.1", {"norm_out.linear": 2 * H}, "norm_out_linear", H, swapped=True),
+]  # fmt: skip
+
+WHOLE_SPELLINGS: dict[str, Callable[[str], tuple[str, str]]] = {
+    "kohya": lambda name: _kohya(f"lora_unet_{name.replace('.', '_')}")[:2],
+    "comfy": lambda name: _dotted(f"diffusion_model.{name}", ".lora_B", ".lora_A")[:2],
+    "original": lambda name: _dotted(name, ".lora_B", ".lora_A")[:2],
+}
+"""How a file may spell a whole layer: original name -> names of its up and down."""
+
+SPLIT_SPELLINGS: dict[str, Callable[[str], tuple[str, str]]] = {
+    "diffusers": lambda name: _dotted(f"transformer.{name}", ".lora_B", ".lora_A")[:2],
+    "diffusers bare": lambda name: _dotted(name, ".lora_B", ".lora_A")[:2],
+    "peft": lambda name: _dotted(f"base_model.model.{name}", ".lora_B", ".lora_A")[:2],
+    "one trainer": lambda name: _kohya(f"lora_transformer_{name.replace('.', '_')}")[:2],
+    "simple tuner": lambda name: _kohya(f"lycoris_{name.replace('.', '_')}")[:2],
+}
+"""How a file may spell a slice: name in diffusers -> names of its up and down."""
+
+
+def random_blocks(blocks: Sequence[Block], rank: int = 3, seed: int = 0) -> dict[Block, Factors]:
+    """Factors of whole layers, rows in the order of the original."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator) / rank
+
+    return {block: Factors(normal(block.height, rank), normal(rank, block.width)) for block in blocks}
+
+
+def block_tensors(lora: Mapping[Block, Factors], spelling: str) -> dict[str, Tensor]:
+    """The LoRA as a state dict. Each slice has the layer's down; halves are swapped where diffusers has them so."""
+    state = {}
+    for block, factors in lora.items():
+        if spelling == "xlabs":
+            if block.xlabs:
+                state[f"{block.xlabs}.up.weight"], state[f"{block.xlabs}.down.weight"] = factors.up, factors.down
+        elif spelling in WHOLE_SPELLINGS:
+            up, down = WHOLE_SPELLINGS[spelling](block.original)
+            state[up], state[down] = factors.up, factors.down
+        else:
+            rows = torch.cat(factors.up.chunk(2)[::-1]) if block.swapped else factors.up
+            for name, part in zip(block.pieces, rows.split(list(block.pieces.values()))):
+                up, down = SPLIT_SPELLINGS[spelling](name)
+                state[up], state[down] = part, factors.down
+    return {name: tensor.clone().contiguous() for name, tensor in state.items()}
+
+
+def in_diffusers_order(block: Block, rows: Tensor) -> Tensor:
+    """The layer's rows as diffusers has them."""
+    return torch.cat(rows.chunk(2)[::-1]) if block.swapped else rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -20,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from lib_nplora import __version__, cli
 from lib_nplora.cli import main
 from lib_nplora.files import read_lora
-from tests import demo, loras
+from tests import demo, loras, reference
 
 ROOT = Path(__file__).parent.parent
 
@@ -122,8 +124,10 @@ def test_no_common_layer_is_a_plain_merge_and_says_so(folder: Path, capsys: pyte
     loras.write(folder / "content.safetensors", loras.random_lora(loras.SD1[4:], 3, 2))
     assert fuse() == 0
     first, last = capsys.readouterr().out.splitlines()
-    assert first == "The two LoRAs have no layer in common, so this is a plain merge."
-    assert last.startswith(f"0 layers fused, {len(loras.SD1) - 4} content only, 4 style only, ")
+    assert first == "The two LoRAs share no layer that can be fused, so this is a plain merge."
+    assert last.startswith(
+        f"0 layers fused, {len(loras.SD1) - 4} content only, 4 style only, 0 added unprojected, 0 not matched; 0.00 %"
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,8 +149,11 @@ def test_no_common_layer_is_a_plain_merge_and_says_so(folder: Path, capsys: pyte
         (["fuse", "-o", "a/b.safetensors", "content.safetensors", "style.safetensors"], "folder 'a' does not exist"),
         (["fuse", "-o", "old.safetensors", "content.safetensors", "style.safetensors"], "exists.*--overwrite"),
         (["fuse", "-o", "dir.safetensors", "content.safetensors", "style.safetensors", "--overwrite"], "is a folder"),
-        (["fuse", "-o", "style.safetensors", "content.safetensors", "style.safetensors"], "one of the two LoRAs"),
-        (["fuse", "-o", "link.safetensors", "content.safetensors", "style.safetensors", "--overwrite"], "of the two"),
+        (["fuse", "-o", "style.safetensors", "content.safetensors", "style.safetensors"], "one of the files to read"),
+        (
+            ["fuse", "-o", "link.safetensors", "content.safetensors", "style.safetensors", "--overwrite"],
+            "of the files to read",
+        ),
         *(
             (["fuse", "-o", "out.safetensors", "content.safetensors", "style.safetensors", *option.split()], words)
             for option, words in {
@@ -261,6 +268,215 @@ def test_the_demo_shows_the_main_job(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert out.count("% removed") > 10
     assert "layers fused" in out
     assert (tmp_path / "fused.safetensors").is_file()
+
+
+LINEAR, NORM = "lora_unet_mid_block_attentions_0_proj_in", "lora_unet_mid_block_attentions_0_norm"
+
+
+def fused(content: dict[str, torch.Tensor], style: dict[str, torch.Tensor], *arguments: str) -> int:
+    """Fuse two state dicts in the working directory, hard, in float32, into out.safetensors."""
+    for name, state in (("c", content), ("s", style)):
+        save_file({key: tensor.clone().contiguous() for key, tensor in state.items()}, f"{name}.safetensors")
+    common = ["-o", "out.safetensors", "--dtype", "fp32", "--mu", "hard", "--overwrite"]
+    return main(["fuse", "c.safetensors", "s.safetensors", *common, *arguments])
+
+
+@pytest.mark.parametrize(("blocks", "other"), [(loras.FLUX, "xlabs"), (loras.SD3, "comfy")], ids=["flux", "sd3"])
+@pytest.mark.parametrize("split", loras.SPLIT_SPELLINGS)
+@pytest.mark.parametrize("content_is_split", [True, False])
+def test_slices_of_one_file_meet_whole_layers_of_the_other(
+    folder: Path, blocks: list[loras.Block], other: str, split: str, content_is_split: bool
+) -> None:
+    content, style = loras.random_blocks(blocks, 3, 1), loras.random_blocks(blocks, 2, 2)
+    spellings = (split, "kohya") if content_is_split else ("kohya", split)
+    assert fused(*(loras.block_tensors(lora, name) for lora, name in zip((content, style), spellings))) == 0
+    found = load_file("out.safetensors")
+    for block in blocks:
+        ends = 0
+        expected = reference.fused(
+            [(1.0, reference.dense(content[block].up, content[block].down))],
+            [(1.0, reference.dense(style[block].up, style[block].down))],
+            float("inf"),
+        )
+        expected = loras.in_diffusers_order(block, torch.from_numpy(expected))
+        for name, height in block.pieces.items():
+            delta = found[f"transformer.{name}.lora_B.weight"] @ found[f"transformer.{name}.lora_A.weight"]
+            assert reference.error(delta, expected[ends : ends + height].numpy()) < 1e-5, name
+            ends += height
+    assert len(found) == 2 * sum(len(block.pieces) for block in blocks)
+    assert fused(loras.block_tensors(content, other), loras.block_tensors(style, split)) == 0
+
+
+def test_xlabs_covers_a_part_of_a_fused_layer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its q, k and v of a single block are fused, and the mlp that lies in the same rows is the style's alone."""
+    block = next(block for block in loras.FLUX if len(block.pieces) == 4)
+    up, down = torch.randn(3 * loras.H, 2), torch.randn(2, loras.H)
+    name = "single_blocks.1.processor.qkv_lora"
+    style = loras.random_blocks([block], 2, 2)
+    content = {f"{name}.up.weight": up, f"{name}.down.weight": down}
+    assert fused(content, loras.block_tensors(style, "kohya")) == 0
+    assert capsys.readouterr().out.startswith("1 layers fused, 0 content only, 1 style only")
+    whole = reference.dense(style[block].up, style[block].down)
+    expected = reference.fused([(1.0, reference.dense(up, down))], [(1.0, whole[: 3 * loras.H])], float("inf"))
+    found = load_file("out.safetensors")
+    parts = [
+        found[f"transformer.{name}.lora_B.weight"] @ found[f"transformer.{name}.lora_A.weight"] for name in block.pieces
+    ]
+    assert reference.error(torch.cat(parts[:3]), expected) < 1e-5
+    assert reference.error(parts[3], whole[3 * loras.H :]) < 1e-5
+
+
+def lora_of(layer: str, out: int, in_: int, rank: int, seed: int) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    up, down = torch.randn(out, rank, generator=g), torch.randn(rank, in_, generator=g)
+    return {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down}
+
+
+def full_of(layer: str, out: int, in_: int, seed: int) -> dict[str, torch.Tensor]:
+    return {f"{layer}.diff": torch.randn(out, in_, generator=torch.Generator().manual_seed(seed))}
+
+
+def test_a_dense_layer_needs_a_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, style = full_of(LINEAR, 40, 32, 1), lora_of(LINEAR, 40, 32, 2, 2)
+    assert fused(content, style) == 2
+    assert re.fullmatch(
+        rf"nplora: the fused layer {LINEAR} has no small rank: .*--rank N .*--full.*\n", capsys.readouterr().err
+    )
+    assert not Path("out.safetensors").exists()
+    assert fused(content, style, "--rank", "4", "--full") == 2
+    assert "not allowed with" in capsys.readouterr().err
+    for wrong in ("0", "-1", "1.5", "x", "9" * 30):
+        assert fused(content, style, f"--rank={wrong}") == 2
+        assert f"rank={wrong} is not a whole number from 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("role", ["content", "style"])
+def test_full_stores_the_fusion_whole(folder: Path, role: str) -> None:
+    pair = [full_of(LINEAR, 40, 32, 1), lora_of(LINEAR, 40, 32, 2, 2)]
+    content, style = pair if role == "content" else pair[::-1]
+    extra = lora_of("lora_unet_conv_out", 4, 32, 3, 5)
+    assert fused({**content, **extra}, style, "--full", "--k", "2") == 0
+    full, (up, down) = pair[0][f"{LINEAR}.diff"].double().numpy(), pair[1].values()
+    deltas = [full, reference.dense(up, down)]
+    c, s = deltas if role == "content" else deltas[::-1]
+    state = load_file("out.safetensors")
+    assert set(state) == {
+        f"{LINEAR}.diff",
+        *(f"lora_unet_conv_out.{n}" for n in ("lora_up.weight", "lora_down.weight", "alpha")),
+    }
+    assert reference.error(state[f"{LINEAR}.diff"], reference.fused([(1.0, c)], [(1.0, s)], float("inf"), "2")) < 1e-5
+
+
+def test_rank_stores_the_nearest_and_says_what_is_lost(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = "lora_unet_mid_block_attentions_0_proj_out"
+    content = {**full_of(LINEAR, 40, 32, 1), **lora_of(other, 40, 32, 3, 3)}
+    style = {**lora_of(LINEAR, 40, 32, 2, 2), **lora_of(other, 40, 32, 2, 4)}
+    assert fused(content, style, "--full", "--mu", "0") == 0
+    whole = {
+        str(key): delta.dense().double().numpy()
+        for key, delta in read_lora(Path("out.safetensors")).weights.deltas.items()
+    }
+    capsys.readouterr()
+    assert fused(content, style, "--rank", "4", "--mu", "0") == 0
+    lines = capsys.readouterr().out.splitlines()
+    stored = dense("out.safetensors")
+    energy = lost = 0.0
+    for layer, ranks in ((LINEAR, "rank any -> 4"), (other, "rank 5 -> 4")):
+        u, s, vh = np.linalg.svd(whole[layer], full_matrices=False)
+        assert reference.error(stored[layer], (u[:, :4] * s[:4]) @ vh[:4]) < 1e-5
+        energy, lost = energy + (s**2).sum(), lost + (s[4:] ** 2).sum()
+        (line,) = (line for line in lines if line.startswith(f"{layer} "))
+        found = re.fullmatch(rf"\S+ +{ranks} +(\d+\.\d\d) % of its energy lost", line)
+        assert found
+        assert float(found[1]) == pytest.approx(100 * (s[4:] ** 2).sum() / (s**2).sum(), abs=0.006)
+    found = re.fullmatch(r"2 layers cut to rank 4: (\d+\.\d\d) % of their energy lost", lines[-2])
+    assert found
+    assert float(found[1]) == pytest.approx(100 * lost / energy, abs=0.006)
+    assert {float(value) for name, value in load_file("out.safetensors").items() if name.endswith("alpha")} == {4}
+    with safe_open("out.safetensors", framework="pt") as file:
+        assert file.metadata()["nplora_rank"] == "4"
+
+
+def test_zeros_without_factors_need_no_size(folder: Path) -> None:
+    assert fused({f"{LINEAR}.diff": torch.zeros(40, 32)}, lora_of(LINEAR, 40, 32, 2, 2), "--style-weight", "0") == 0
+    assert not dense("out.safetensors")[LINEAR].any()
+
+
+def test_every_outcome_is_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    norm = {f"{NORM}.w_norm": torch.ones(32), f"{NORM}.b_norm": torch.ones(32)}
+    embedding = {"bundle_emb.cat.string_to_param.*": torch.zeros(2, 768)}
+    content = {**lora_of(LINEAR, 40, 32, 2, 1), **norm, **embedding, **lora_of("lora_unet_conv_out", 4, 32, 1, 1)}
+    style = {**lora_of(LINEAR, 40, 32, 2, 2), f"{NORM}.w_norm": torch.ones(32), f"{LINEAR}.diff_b": torch.ones(40)}
+    assert fused(content, style, "--verbose") == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last.startswith(
+        "1 layers fused, 2 content only, 1 style only, 1 added unprojected (norms and biases have no input side), "
+        "1 not matched; "
+    )
+    assert any(re.fullmatch(rf"{NORM} +added unprojected +norms and biases have no input side", line) for line in lines)
+    state = load_file("out.safetensors")
+    assert torch.equal(state[f"{NORM}.diff"], 2 * torch.ones(32))
+    assert torch.equal(state[f"{NORM}.diff_b"], torch.ones(32))
+    assert torch.equal(state[f"{LINEAR}.diff_b"], torch.ones(40))
+
+
+def test_a_base_is_read_and_remembered(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = torch.randn(40, 32)
+    save_file({"mid_block.attentions.0.proj_in.weight": base}, "base.safetensors")
+    dora = {**lora_of(LINEAR, 40, 32, 2, 1), f"{LINEAR}.dora_scale": torch.rand(40, 1) + 1}
+    style = lora_of(LINEAR, 40, 32, 2, 2)
+    assert fused(dora, style, "--full") == 2
+    assert re.search(r"'c\.safetensors' holds DoRA modules .*--base", capsys.readouterr().err)
+    assert fused(dora, style, "--full", "--base", "base.safetensors") == 0
+    weight = base.double().numpy() + reference.dense(*(dora[f"{LINEAR}.lora_{x}.weight"] for x in ("up", "down")))
+    norm = np.linalg.norm(weight, axis=1, keepdims=True)
+    content = weight / norm * dora[f"{LINEAR}.dora_scale"].double().numpy() - base.double().numpy()
+    expected = reference.fused([(1.0, content)], [(1.0, reference.dense(*style.values()))], float("inf"))
+    assert reference.error(load_file("out.safetensors")[f"{LINEAR}.diff"], expected) < 1e-5
+    with safe_open("out.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    sums = {name: hashlib.sha256(Path(f"{name}.safetensors").read_bytes()).hexdigest() for name in ("c", "base")}
+    assert json.loads(metadata["nplora_base"]) == {"name": "base", "sha256": sums["base"]}
+    assert json.loads(metadata["nplora_contents"])[0]["sha256"] == sums["c"]
+    assert fused(style, lora_of(LINEAR, 40, 32, 2, 3), "--base", "base.safetensors") == 0
+    with safe_open("out.safetensors", framework="pt") as file:
+        assert "nplora_base" not in file.metadata()
+    capsys.readouterr()
+    command = ["fuse", "c.safetensors", "s.safetensors", "-o", "base.safetensors", "--overwrite"]
+    assert main([*command, "--base", "base.safetensors"]) == 2
+    assert "is one of the files to read" in capsys.readouterr().err
+
+
+def test_other_families_are_refused_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flux, sd3 = (loras.block_tensors(loras.random_blocks(blocks), "kohya") for blocks in (loras.FLUX, loras.SD3))
+    for pair, labels in (
+        ((flux, sd3), ("Flux", "SD 3")),
+        ((sd3, loras.tensors(loras.random_lora(loras.SD1))), ("SD 3", "SD 1")),
+    ):
+        assert fused(*pair) == 2
+        words = f"'c.safetensors' is made for {labels[0]} and 's.safetensors' for {labels[1]}: "
+        assert words in capsys.readouterr().err
+
+
+def test_an_accelerator_is_warned_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("style.safetensors").rename("sdxl_lightning_4step.safetensors")
+    assert fuse(style="sdxl_lightning_4step.safetensors") == 0
+    assert re.fullmatch(
+        r"nplora: warning: 'sdxl_lightning_4step\.safetensors' looks like an accelerator LoRA \(Lightning\).*\n",
+        capsys.readouterr().err,
+    )
+
+
+def test_names_cannot_write_over_the_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "lora_unet_mid_block_\x1b[2J\u202e\U0001f600" + "x" * 5000
+    assert fused({f"{name}.lora_up.weight": torch.ones(4, 2)}, lora_of(LINEAR, 40, 32, 2, 2)) == 2
+    err = capsys.readouterr().err
+    assert err.isascii() or err.removesuffix("\n").isprintable()
+    assert "\\x1b[2J" in err
+    assert err.endswith("download or save it again\n")
+    assert len(err) < 1000
+    assert fused(lora_of(name, 40, 32, 2, 1), lora_of(LINEAR, 40, 32, 2, 2), "--verbose") == 0
+    assert capsys.readouterr().out.isascii()
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

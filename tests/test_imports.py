@@ -34,7 +34,8 @@ ROOMS = {
     "files": LOWER | {"files", "subspace"},
     "hosts": LOWER | {"hosts"},
     "session": CORE | {"hosts.protocol", "traits"},
-    "cli": CORE | {"", "files", "traits"},
+    "options": {"", "errors", "files", "methods", "rank_rule", "request"},
+    "cli": CORE | {"", "files", "options", "traits"},
     "__main__": {"cli"},
     "webui": CORE | {"", "files", "hosts", "session", "webui"},
 }

@@ -1,6 +1,8 @@
 """LoRA file <-> LoraWeights, for the command line. Inside a WebUI the host reads its own files."""
 
+from .base import Base
 from .reader import LoraFile, read_lora
+from .sizing import Loss, Sizing
 from .writer import DTYPES, write_lora
 
-__all__ = ["DTYPES", "LoraFile", "read_lora", "write_lora"]
+__all__ = ["DTYPES", "Base", "LoraFile", "Loss", "Sizing", "read_lora", "write_lora"]

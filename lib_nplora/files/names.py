@@ -2,17 +2,19 @@
 
 A tensor's name is a module's name and a role, such as `lora_unet_mid_block_attentions_0_proj_in` and `.lora_up.weight`.
 Whatever a module's spelling, its canonical name is the one that kohya's scripts give it in diffusers' block naming:
-`lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q`, `lora_te1_text_model_...`, `lora_te2_...`.
+`lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q`, `lora_te1_text_model_...`, `lora_te2_...`, and
+`lora_te3_...` for a T5; for Flux and Stable Diffusion 3 see mmdit_names.py.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from functools import lru_cache
 
-Role = Literal["up", "down", "mid", "alpha", "scale"]
+from . import mmdit_names, unet_names
+from .place import Place
 
-_ROLES: tuple[tuple[str, Role], ...] = (
+_ROLES = (
     (r"\.lora_up\.weight", "up"),
     (r"\.lora_down\.weight", "down"),
     (r"\.lora_mid\.weight", "mid"),
@@ -20,72 +22,67 @@ _ROLES: tuple[tuple[str, Role], ...] = (
     (r"\.lora_A(\.\w+)?\.weight", "down"),
     (r"[._]lora\.up\.weight", "up"),
     (r"[._]lora\.down\.weight", "down"),
+    (r"(?<=_lora1|_lora2)\.up\.weight", "up"),
+    (r"(?<=_lora1|_lora2)\.down\.weight", "down"),
     (r"\.lora_linear_layer\.up\.weight", "up"),
     (r"\.lora_linear_layer\.down\.weight", "down"),
+    (r"\.(?:lora_up|lora_B(?:\.\w+)?)\.bias", "lora_bias"),
+    (r"\.hada_(w[12]_[ab]|t[12])(?:\.default)?", "hada_{}"),
+    (r"\.lokr_(w[12]|w[12]_[ab]|t2)(?:\.default)?", "lokr_{}"),
+    (r"\.([ab][12]|bm)\.weight", "glora_{}"),
+    (r"\.oft_(blocks|diag)", "oft_{}"),
+    (r"\.rescale", "rescale"),
+    (r"\.on_input", "on_input"),
+    (r"\.dora_scale", "dora_scale"),
+    (r"\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?", "magnitude"),
+    (r"\.diff", "diff"),
+    (r"\.w_norm", "norm"),
+    (r"\.(?:diff_b|b_norm)", "bias"),
+    (r"\.set_weight", "set"),
+    (r"\.bias_(values|indices|size)", "sparse_{}"),
     (r"\.alpha", "alpha"),
+    (r"(?<=query_norm)\.scale", "set"),
+    (r"(?<=key_norm)\.scale", "set"),
     (r"\.scale", "scale"),
+    (r"\.weight", "factor"),
 )
-"""How a tensor's name ends -> what the tensor is."""
+"""How a tensor's name ends -> what the tensor is; a group's text goes into the role's braces."""
 
-_OTHER_KINDS = (
-    (r"\.hada_(w\d|t\d)", "LoHa"),
-    (r"\.lokr_(w\d|t\d)", "LoKr"),
-    (r"\.(dora_scale|lora_magnitude_vector)\b", "DoRA"),
-    (r"\.[ab][12]\.weight$", "GLoRA"),
-    (r"\.on_input$", "IA3"),
-    (r"\.(oft_\w+|oft_diag)\b", "OFT"),
-    (r"\.(diff|diff_b)$", "full-weight"),
-    (r"\.[wb]_norm$", "norm"),
-    (r"\.(set|reshape)_weight$", "weight-replacing"),
-    (r"\.(lora_up|lora_down|lora_A|lora_B)(\.\w+)?\.bias$|\.bias_(values|indices|size)$", "bias"),
+_REFUSED = (
     (r"\.lora_embedding_[AB]", "token-embedding"),
+    (r"\.oft_R(\.\w+)?\.weight$", "OFTv2"),
+    (r"\.reshape_weight$", "layer-widening"),
+    (r"\.lokr_t1$", "LoKr with a Tucker core in w1"),
+    (r"\.ia3_l\b", "PEFT's IA3"),
+    (r"\.(vera|hra|boft)_\w+|\.lora_E\b", "other PEFT"),
 )
 """What a tensor's name holds -> the kind of network it belongs to, which cannot be fused."""
 
-_BARE_UNET = r"(?=(?:down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)\.)"
+
+def _bare(*names: str) -> str:
+    return rf"(?=(?:{'|'.join(names)})(?:\.|$))"
+
 
 _PREFIXES = (
-    (r"lora_unet_", "lora_unet_"),
-    (r"lora_te1?_", "lora_te1_"),
-    (r"lora_te2_", "lora_te2_"),
-    (r"unet\.", "lora_unet_"),
-    (r"text_encoder\.", "lora_te1_"),
-    (r"text_encoder_2\.", "lora_te2_"),
-    (r"diffusion_model\.", "lora_unet_"),
-    (_BARE_UNET, "lora_unet_"),
-    (r"(?=text_model\.|encoder\.layers\.)", "lora_te1_"),
-)
+    (r"lora_unet__?|lora_transformer_|oft_unet_", "lora_unet_"),
+    (r"(?:lora|oft)_te1?_", "lora_te1_"),
+    (r"(?:lora|oft)_te2_", "lora_te2_"),
+    (r"lora_te3_", "lora_te3_"),
+    (r"lycoris_(?=text_model_)", "lora_te1_"),
+    (r"lycoris_", "lora_unet_"),
+    (r"(?:unet|transformer|(?:model\.)?diffusion_model)\.", "lora_unet_"),
+    (r"text_encoder\.|text_encoders\.clip_l\.transformer\.|clip_l\.transformer\.", "lora_te1_"),
+    (r"text_encoder_2\.|text_encoders\.clip_g\.transformer\.|clip_g\.transformer\.", "lora_te2_"),
+    (r"text_encoder_3\.|text_encoders\.t5xxl\.transformer\.|t5xxl\.transformer\.", "lora_te3_"),
+    (_bare("(?:down|up)_blocks", "mid_block", r"conv_(?:norm_)?(?:in|out)", "(?:time|add)_embedding"), "lora_unet_"),
+    (_bare("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embedder", "norm_out", "proj_out"),
+     "lora_unet_"),
+    (_bare("(?:double|single|joint)_blocks", "(?:img|txt|time|vector|guidance)_in", "final_layer", "[ty]_embedder"),
+     "lora_unet_"),
+    (_bare("text_model", r"encoder\.layers"), "lora_te1_"),
+    (_bare(r"encoder\.block"), "lora_te3_"),
+)  # fmt: skip
 """How a module's name starts -> how its canonical name starts."""
-
-_REWRITES = {
-    "lora_unet_": (
-        (r"_processor(?=_to_)", ""),
-        (r"_to_out$", "_to_out_0"),
-    ),
-    "lora_te1_": (
-        (r"^(?=encoder_|embeddings_)", "text_model_"),
-        (r"_to_([qkv])$", r"_\1_proj"),
-        (r"_to_out$", "_out_proj"),
-    ),
-}
-"""Older and newer spellings of diffusers and transformers -> kohya's, after the prefix, dots already underscores."""
-_REWRITES["lora_te2_"] = _REWRITES["lora_te1_"]
-
-_SGM_SINGLES = {
-    "input_blocks_0_0": "conv_in",
-    "out_2": "conv_out",
-    "time_embed_0": "time_embedding_linear_1",
-    "time_embed_2": "time_embedding_linear_2",
-    "label_emb_0_0": "add_embedding_linear_1",
-    "label_emb_0_2": "add_embedding_linear_2",
-}
-_SGM_MIDDLE = ("resnets_0", "attentions_0", "resnets_1")
-_SGM_RESNET = {
-    "in_layers_2": "conv1",
-    "out_layers_3": "conv2",
-    "emb_layers_1": "time_emb_proj",
-    "skip_connection": "conv_shortcut",
-}
 
 
 def is_ignored(tensor: str) -> bool:
@@ -93,44 +90,38 @@ def is_ignored(tensor: str) -> bool:
     return tensor.startswith("bundle_emb.")
 
 
-def split(tensor: str) -> tuple[str, Role] | None:
+def split(tensor: str) -> tuple[str, str] | None:
     """The module's name as the file spells it, and the tensor's role; None if it is no tensor of a LoRA."""
-    for ending, role in _ROLES:
-        if match := re.fullmatch(f"(.+?){ending}", tensor):
-            return match[1].removeprefix("base_model.model."), role
+    for ending, role in _ENDINGS:
+        if match := ending.search(tensor):
+            if match.start() == 0:
+                continue
+            return tensor[: match.start()].removeprefix("base_model.model."), role.format(*match.groups())
     return None
 
 
-def other_kind(tensor: str) -> str | None:
-    """The kind of network, not LoRA, that the tensor belongs to, if it is known."""
-    return next((kind for pattern, kind in _OTHER_KINDS if re.search(pattern, tensor)), None)
+def refused_kind(tensor: str) -> str | None:
+    """The kind of network that the tensor belongs to, if it is known as one that cannot be fused."""
+    return next((kind for pattern, kind in _REFUSED if re.search(pattern, tensor)), None)
 
 
-def canonical(module: str) -> str | None:
-    """The canonical name of a module as files spell it; None if it belongs to no UNet and no CLIP text encoder."""
+@lru_cache(maxsize=1 << 14)
+def place(module: str) -> Place | None:
+    """The place of a module as files spell it; None if it belongs to no diffusion model and no text encoder."""
     for pattern, prefix in _PREFIXES:
         if match := re.match(pattern, module):
             rest = module[match.end() :].replace(".", "_")
-            for wrong, right in _REWRITES[prefix]:
-                rest = re.sub(wrong, right, rest)
-            return prefix + (_from_sgm(rest) if prefix == "lora_unet_" else rest)
+            if prefix == "lora_te2_" and rest.startswith("encoder_block_"):
+                prefix = "lora_te3_"
+            if prefix == "lora_unet_" and (found := mmdit_names.place(_without_scale(rest), prefix)):
+                return found
+            layer = unet_names.canonical(rest, prefix)
+            return Place(layer) if layer else None
     return None
 
 
-def _from_sgm(name: str) -> str:
-    """From the block naming of the original Stable Diffusion code (LDM, sgm) to that of diffusers.
+def _without_scale(rest: str) -> str:
+    return rest.removesuffix("_scale") if rest.endswith("_norm_scale") else rest
 
-    A UNet of three layers a block, as in SD 1, SD 2 and SDXL. Other names come back as they are.
-    """
-    if name in _SGM_SINGLES:
-        return _SGM_SINGLES[name]
-    if match := re.fullmatch(r"middle_block_([012])_(.+)", name):
-        return f"mid_block_{_SGM_MIDDLE[int(match[1])]}_{_SGM_RESNET.get(match[2], match[2])}"
-    if match := re.fullmatch(r"(in|out)put_blocks_(\d+)_(\d)_(.+)", name):
-        side = "down" if match[1] == "in" else "up"
-        block, layer = divmod(int(match[2]) - (side == "down"), 3)
-        if match[4] in ("op", "conv"):
-            return f"{side}_blocks_{block}_{side}samplers_0_conv"
-        kind = "resnets" if match[3] == "0" else "attentions"
-        return f"{side}_blocks_{block}_{kind}_{layer}_{_SGM_RESNET.get(match[4], match[4])}"
-    return name
+
+_ENDINGS = tuple((re.compile(rf"{ending}\Z"), role) for ending, role in _ROLES)

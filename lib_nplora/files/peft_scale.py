@@ -12,7 +12,61 @@ from typing import Any
 
 from ..errors import FileError
 
-_COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+
+_MOST_PATTERNS = 500
+"""Patterns that are more than a name; every module is compared with each."""
+_MOST_REPEATS = 4
+"""Repetitions in a pattern; the time that a comparison takes grows with their power."""
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Numbers by names of modules, or by patterns of names.
+
+    names
+        Name, or its last part -> place in the order of the file, number.
+    patterns
+        The same by pattern.
+    """
+
+    names: Mapping[str, tuple[int, float]]
+    patterns: Mapping[re.Pattern[str], tuple[int, float]]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Patterns:
+        """Raises ValueError, re.error and whatever JSON of another shape leads to."""
+        names, patterns = {}, {}
+        for order, (text, number) in enumerate(config.items()):
+            if re.fullmatch(r"[\w.\-]+", text):
+                names[text] = order, _finite(number)
+            else:
+                patterns[_compiled(text)] = order, _finite(number)
+        if len(patterns) > _MOST_PATTERNS:
+            raise ValueError(f"more than {_MOST_PATTERNS} patterns")
+        return cls(names, patterns)
+
+    def of(self, module: str) -> float | None:
+        """The number of a module: by the first entry that is its name, or the end of it."""
+        parts = module.split(".")
+        endings = (".".join(parts[i:]) for i in range(len(parts)))
+        found = [self.names[ending] for ending in endings if ending in self.names]
+        found += [entry for pattern, entry in self.patterns.items() if pattern.fullmatch(module)]
+        return min(found)[1] if found else None
+
+
+def _finite(number: Any) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a finite number")
+    return value
+
+
+def _compiled(text: str) -> re.Pattern[str]:
+    """A pattern as PEFT understands it, which cannot take long to be compared."""
+    if len(re.findall(r"[*+?{]", text)) > _MOST_REPEATS or re.search(r"\)[*+?{]", text):
+        raise ValueError(f"the pattern {text[:80]!r} repeats too much")
+    return re.compile(rf"(.*\.)?({text})")
 
 
 @dataclass(frozen=True)
@@ -21,29 +75,38 @@ class PeftScale:
 
     alpha
         lora_alpha of the modules that no pattern names.
-    patterns
-        Pattern of the names of modules -> their alpha.
+    rank
+        Of the modules whose shapes do not tell it.
     rank_stabilised
         Whether the scale is alpha / sqrt(rank) and not alpha / rank (rsLoRA, arXiv 2312.03732).
     """
 
     alpha: float
-    patterns: Mapping[re.Pattern[str], float]
+    alphas: Patterns
+    rank: float
+    ranks: Patterns
     rank_stabilised: bool
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> PeftScale:
-        """Read a LoraConfig as PEFT writes it. Raises whatever JSON of another shape leads to."""
-        patterns = {
-            re.compile(rf"(.*\.)?({ending})"): float(alpha)
-            for ending, alpha in (config.get("alpha_pattern") or {}).items()
-        }
-        return cls(float(config["lora_alpha"]), patterns, bool(config.get("use_rslora")))
+        """Read a LoraConfig, LoHaConfig or LoKrConfig as PEFT writes it.
 
-    def of(self, module: str, rank: int) -> float:
-        """The scale of a module, named as in its model."""
-        alphas = (alpha for pattern, alpha in self.patterns.items() if pattern.fullmatch(module))
-        return next(alphas, self.alpha) / (math.sqrt(rank) if self.rank_stabilised else rank)
+        Raises whatever JSON of another shape leads to.
+        """
+        alpha = _finite(config["lora_alpha"] if "lora_alpha" in config else config["alpha"])
+        return cls(
+            alpha,
+            Patterns.from_config(config.get("alpha_pattern") or {}),
+            _finite(config.get("r") or alpha or 1),
+            Patterns.from_config(config.get("rank_pattern") or {}),
+            bool(config.get("use_rslora")),
+        )
+
+    def of(self, module: str, rank: int | None) -> float:
+        """The scale of a module, named as in its model, of this rank."""
+        alpha = self.alphas.of(module)
+        divisor = rank or self.ranks.of(module) or self.rank
+        return (self.alpha if alpha is None else alpha) / (math.sqrt(divisor) if self.rank_stabilised else divisor)
 
 
 @dataclass(frozen=True)
@@ -51,15 +114,15 @@ class PeftScales:
     """What a file says about the scale of its modules.
 
     models
-        By component (`unet`, `text_encoder`, `text_encoder_2`); by an empty string where the file is of one model.
+        By component (`unet`, `text_encoder`, ...); by an empty string where the file is of one model.
     """
 
     models: Mapping[str, PeftScale]
 
-    def of(self, module: str, rank: int) -> float:
+    def of(self, module: str, rank: int | None) -> float:
         """The scale of a module, named as in the file; 1 if nothing is said about it."""
         component, _, rest = module.partition(".")
-        if component not in _COMPONENTS:
+        if component not in COMPONENTS:
             component, rest = "", module
         return self.models[component].of(rest, rank) if component in self.models else 1.0
 
@@ -72,7 +135,7 @@ def read_scales(path: Path, metadata: Mapping[str, str]) -> PeftScales:
         config = path.with_name("adapter_config.json")
         if path.name == "adapter_model.safetensors" and config.is_file():
             return PeftScales({"": PeftScale.from_config(json.loads(config.read_text(encoding="utf-8")))})
-    except (KeyError, TypeError, ValueError, AttributeError, re.error, OSError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, re.error, OSError) as error:
         raise FileError(
             f"the LoRA settings that belong to '{path.name}' cannot be read ({error}): download or save it again"
         ) from error
@@ -84,7 +147,7 @@ def _by_component(config: Mapping[str, Any]) -> PeftScales:
     if "lora_alpha" in config:
         return PeftScales({"": PeftScale.from_config(config)})
     models = {}
-    for component in _COMPONENTS:
+    for component in COMPONENTS:
         prefix = f"{component}."
         own = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
         if own:

@@ -1,7 +1,8 @@
-"""Fused layers as a kohya LoRA file, which every host reads."""
+"""Fused layers as a LoRA file that hosts read."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,43 +14,73 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..delta import Delta
 from ..errors import FileError
 from ..lowrank import LowRankDelta
 from ..weights import ModuleKey
-from .families import Family
+from . import spelling
+from .families import SD3, Family, is_transformer
 from .hashing import kohya_hashes
+from .peft_scale import COMPONENTS
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def write_lora(
     path: Path,
-    layers: Iterable[tuple[ModuleKey, LowRankDelta]],
+    layers: Iterable[tuple[ModuleKey, Delta]],
     dtype: str,
     family: Family | None,
     metadata: Mapping[str, str],
 ) -> None:
-    """Write `layers`, whose keys are canonical names, with alpha = rank.
+    """Write `layers`, whose keys are canonical names.
 
+    Factors become LoRA modules: of a UNet in kohya's spelling, with one alpha, the highest rank, for the whole file,
+    since diffusers misreads text encoders whose layers differ in alpha; of Flux and SD 3 in diffusers' spelling. Other
+    deltas become `.diff`, and those of biases `.diff_b`.
     `dtype` is a name from DTYPES, `metadata` is added to what kohya's scripts write. The file appears once it is
     complete, or not at all. Raises FileError, and whatever `layers` raises.
     """
     with _replacing(path) as part:
+        held = dict(layers)
+        transformer = any(is_transformer(str(key.name)) for key in held)
+        entries = spelling.diffusers(held, family is SD3) if transformer else spelling.kohya(held, family)
+        ranks = {name: delta.rank for name, delta in entries.items() if isinstance(delta, LowRankDelta)}
+        alpha = None if transformer else max(ranks.values(), default=0)
         tensors: dict[str, Tensor] = {}
-        ranks = set()
-        for key, delta in layers:
-            tensors |= _tensors(_file_name(key, family), delta, dtype)
-            ranks.add(delta.rank)
-        rank = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
+        held.clear()
+        for name in list(entries):
+            tensors |= _tensors(name, entries.pop(name), dtype, alpha)
         training = {
             "ss_network_module": "networks.lora",
-            "ss_network_dim": rank,
-            "ss_network_alpha": rank,
+            "ss_network_dim": str(next(iter(ranks.values()))) if len(set(ranks.values())) == 1 else "Dynamic",
+            "ss_network_alpha": "Dynamic" if alpha is None else str(alpha),
             "ss_output_name": path.stem,
             **(family.metadata if family else {}),
         }
+        if transformer and ranks:
+            metadata = {**metadata, "lora_adapter_metadata": json.dumps(_peft_settings(ranks))}
         save_file(tensors, part, training)
         save_file(tensors, part, {**training, **metadata, **kohya_hashes(part)})
+
+
+def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
+    """PEFT's LoraConfig of each component, so that diffusers knows each module's rank, and gives it scale 1."""
+    settings: dict[str, object] = {}
+    for component in COMPONENTS:
+        own = {name.partition(".")[2]: rank for name, rank in ranks.items() if name.startswith(f"{component}.")}
+        if not own:
+            continue
+        usual = max(set(own.values()), key=list(own.values()).count)
+        others = {name: rank for name, rank in own.items() if rank != usual}
+        settings |= {
+            f"{component}.r": usual,
+            f"{component}.lora_alpha": usual,
+            f"{component}.rank_pattern": others,
+            f"{component}.alpha_pattern": others,
+            f"{component}.target_modules": list(own),
+        }
+    return settings
 
 
 @contextmanager
@@ -70,21 +101,22 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise FileError(f"'{path}' cannot be written: {error}") from error
 
 
-def _file_name(key: ModuleKey, family: Family | None) -> str:
-    name = str(key.name)
-    if family and name.startswith("lora_te1_"):
-        return family.te_prefix + name.removeprefix("lora_te1_")
-    return name
-
-
-def _tensors(name: str, delta: LowRankDelta, dtype: str) -> dict[str, Tensor]:
-    up, down = (factor.to(DTYPES[dtype]).contiguous() for factor in delta.balanced().factors())
-    if not (up.isfinite().all() and down.isfinite().all()):
+def _tensors(name: str, delta: Delta, dtype: str, alpha: int | None) -> dict[str, Tensor]:
+    """The tensors of the module `name`: in kohya's spelling with an alpha, in PEFT's without."""
+    if not isinstance(delta, LowRankDelta):
+        role = "diff_b" if name.endswith(spelling.BIAS) else "diff"
+        found = {f"{name.removesuffix(spelling.BIAS)}.{role}": delta.tensor()}
+    elif alpha is None:
+        up, down = delta.balanced().factors()
+        found = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    else:
+        up, down = delta.scaled(delta.rank / alpha).balanced().factors()
+        found = {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}
+    stored = {tensor: values.to(DTYPES[dtype]).contiguous() for tensor, values in found.items()}
+    if not all(values.isfinite().all() for values in stored.values()):
         raise FileError(
             f"layer {name} holds values too large for {dtype}: choose --dtype bf16 or fp32, or a smaller weight"
         )
-    return {
-        f"{name}.lora_up.weight": up,
-        f"{name}.lora_down.weight": down,
-        f"{name}.alpha": torch.tensor(float(delta.rank)),
-    }
+    if isinstance(delta, LowRankDelta) and alpha is not None:
+        stored[f"{name}.alpha"] = torch.tensor(float(alpha))
+    return stored

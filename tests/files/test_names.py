@@ -16,6 +16,12 @@ from diffusers.loaders.lora_conversion_utils import (
 from lib_nplora.files import names
 from tests import loras
 
+
+def layer(module: str) -> str | None:
+    place = names.place(module)
+    return place and place.layer
+
+
 MODULES = {module.canonical: module for module in loras.SDXL}
 
 
@@ -25,12 +31,12 @@ def test_every_spelling_means_the_same_module(spelling: str) -> None:
         for tensor, role in zip(loras.SPELLINGS[spelling](module), ("up", "down", "alpha")):
             name, found = names.split(tensor) or ("", None)
             assert found == role, tensor
-            assert names.canonical(name) == canonical, tensor
+            assert layer(name) == canonical, tensor
 
 
 @pytest.mark.parametrize("canonical", MODULES)
 def test_a_canonical_name_is_its_own(canonical: str) -> None:
-    assert names.canonical(canonical) == canonical
+    assert layer(canonical) == canonical
 
 
 @pytest.mark.parametrize(
@@ -42,13 +48,62 @@ def test_a_canonical_name_is_its_own(canonical: str) -> None:
         ("diffusion_model.input_blocks.4.1.proj_in", "lora_unet_down_blocks_1_attentions_0_proj_in"),
         ("mid_block.attentions.0.proj_in", "lora_unet_mid_block_attentions_0_proj_in"),
         ("encoder.layers.3.mlp.fc2", "lora_te1_text_model_encoder_layers_3_mlp_fc2"),
-        ("lora_unet_double_blocks_0_img_attn_qkv", "lora_unet_double_blocks_0_img_attn_qkv"),
-        ("transformer.transformer_blocks.0.attn.to_q", None),
-        ("lora_te3_encoder_block_0", None),
+        ("conv_in", "lora_unet_conv_in"),
+        ("lora_unet_output_blocks_5_0_out_layers_0", "lora_unet_up_blocks_1_resnets_2_norm2"),
+        ("model.diffusion_model.out.0", "lora_unet_conv_norm_out"),
+        ("lora_unet__mid_block_attentions_0_proj_in", "lora_unet_mid_block_attentions_0_proj_in"),
+        ("lycoris_mid_block_attentions_0_proj_in", "lora_unet_mid_block_attentions_0_proj_in"),
+        ("oft_unet_middle_block_1_proj_in", "lora_unet_mid_block_attentions_0_proj_in"),
+        ("text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1",
+         "lora_te2_text_model_encoder_layers_0_mlp_fc1"),
+        ("lora_te3_encoder_block_0_layer_0_SelfAttention_q", "lora_te3_encoder_block_0_layer_0_SelfAttention_q"),
+        ("lora_te2_encoder_block_0_layer_0_SelfAttention_q", "lora_te3_encoder_block_0_layer_0_SelfAttention_q"),
+        ("text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q",
+         "lora_te3_encoder_block_0_layer_0_SelfAttention_q"),
+        ("transformer.blocks.0.attn.to_q", None),
+        ("diffusion_model.blocks.0.self_attn.q", None),
+        ("transformer.transformer_blocks.0.attn.nothing", None),
+        ("base_model.model.model.layers.0.q_proj", None),
     ],
-)
+)  # fmt: skip
 def test_names_outside_the_small_model(module: str, canonical: str | None) -> None:
-    assert names.canonical(module) == canonical
+    assert layer(module) == canonical
+
+
+@pytest.mark.parametrize("blocks", [loras.FLUX, loras.SD3], ids=["flux", "sd3"])
+def test_whole_layers_and_slices_meet(blocks: list[loras.Block]) -> None:
+    """Whatever the spelling, slices lie one behind the other in the rows of the layer that others hold whole."""
+    for block in blocks:
+        for spelled in loras.WHOLE_SPELLINGS.values():
+            split = names.split(spelled(block.original)[0])
+            assert split is not None
+            place = names.place(split[0])
+            assert place is not None
+            assert place.layer == f"lora_unet_{block.canonical}"
+            assert place.rows((block.height, block.width)) is None
+            assert place.is_swapped((block.height, block.width)) == block.swapped
+        for spelled in loras.SPLIT_SPELLINGS.values():
+            end = 0
+            for name, height in block.pieces.items():
+                split = names.split(spelled(name)[0])
+                assert split is not None
+                place = names.place(split[0])
+                assert place is not None
+                assert place.layer == f"lora_unet_{block.canonical}"
+                assert not place.is_swapped((height, block.width))
+                if len(block.pieces) > 1:
+                    assert place.rows((height, block.width)) == (end, end + height)
+                    assert place.rows((height,)) == (end, end + height)
+                end += height
+
+
+def test_xlabs_has_q_k_and_v_of_a_single_block_without_mlp() -> None:
+    place = names.place("single_blocks.7.processor.qkv")
+    assert place is not None
+    assert place.layer == "lora_unet_single_transformer_blocks_7_qkv_mlp"
+    assert place.rows((48, 16)) == (0, 48)
+    with pytest.raises(ValueError, match="64 rows where 48 belong"):
+        place.rows((64, 16))
 
 
 RESNET = ("in_layers_2", "out_layers_3", "emb_layers_1", "skip_connection")
@@ -100,7 +155,7 @@ def test_sgm_names_are_exactly_the_layers_of_the_sdxl_unet() -> None:
         for name, layer in unet.named_modules()
         if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d))
     }
-    assert {names.canonical(f"lora_unet_{name}") for name in sdxl_sgm_names()} == layers
+    assert {layer(f"lora_unet_{name}") for name in sdxl_sgm_names()} == layers
 
 
 def test_sgm_names_agree_with_diffusers_own_conversion() -> None:
@@ -110,5 +165,5 @@ def test_sgm_names_agree_with_diffusers_own_conversion() -> None:
         config = SimpleNamespace(layers_per_block=2)
         state = _maybe_map_sgm_blocks_to_diffusers(copy.copy(state), config)
         converted, _ = _convert_non_diffusers_lora_to_diffusers(state)
-        found = {names.canonical(split[0]) for split in map(names.split, converted) if split}
-        assert found == {names.canonical(name)}, converted
+        found = {layer(split[0]) for split in map(names.split, converted) if split}
+        assert found == {layer(name)}, converted

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -153,19 +154,28 @@ def with_tensors(**tensors: Tensor) -> dict[str, Tensor]:
         ({**PAIR, "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v.lora_A.weight": DOWN,
           "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v.lora_B.weight": UP}, "holds one thing twice"),
         ({"a.lora_A.weight": DOWN, "a.lora_B.weight": UP}, "layer a, which is in no UNet"),
-        (with_tensors(dora_scale=UP), "holds DoRA modules"),
-        ({f"{LINEAR}.hada_w1_a": UP, f"{LINEAR}.alpha": UP}, "holds LoHa modules"),
-        ({f"{LINEAR}.lokr_w1": UP}, "holds LoKr modules"),
-        ({f"{LINEAR}.a1.weight": UP}, "holds GLoRA modules"),
-        ({f"{LINEAR}.weight": UP, f"{LINEAR}.on_input": UP}, "holds IA3 modules"),
-        ({f"{LINEAR}.oft_blocks": UP}, "holds OFT modules"),
-        ({"oft_unet_x.oft_diag": UP}, "holds OFT modules"),
-        ({"base_model.model.x.oft_R.weight": UP}, "holds OFT modules"),
-        ({f"{LINEAR}.diff": UP}, "holds full-weight modules"),
-        (with_tensors(diff_b=UP), "holds full-weight modules"),
-        ({f"{LINEAR}.w_norm": UP}, "holds norm modules"),
-        ({f"{LINEAR}.lora_magnitude_vector.weight": UP}, "holds DoRA modules"),
-        (with_tensors(lora_up__bias=UP), "holds bias modules"),
+        (with_tensors(dora_scale=UP), "holds DoRA modules .*--base"),
+        (with_tensors(lora_magnitude_vector=UP), "holds DoRA modules .*--base"),
+        ({f"{LINEAR}.hada_w1_a": UP, f"{LINEAR}.alpha": torch.tensor(1.0)}, "hada_w1_a but no hada_w1_b"),
+        ({f"{LINEAR}.lokr_w1": UP}, "lokr_w1 but no lokr_w2"),
+        ({f"{LINEAR}.lokr_w1": UP, f"{LINEAR}.lokr_w2": torch.zeros(2)}, "lokr_w2 .2,., which do not fit"),
+        ({f"{LINEAR}.{n}.weight": UP for n in ("a1", "a2", "b1", "b2")}, "holds GLoRA modules .*--base"),
+        ({f"{LINEAR}.a1.weight": UP}, "glora_a1 but no"),
+        ({f"{LINEAR}.weight": UP, f"{LINEAR}.on_input": torch.tensor(1)}, "holds IA3 modules .*--base"),
+        ({f"{LINEAR}.oft_blocks": UP[None]}, "holds OFT modules .*--base"),
+        ({f"{LINEAR}.oft_blocks": UP[None, None]}, "holds BOFT modules .*--base"),
+        ({"oft_unet_mid_block_attentions_0_proj_in.oft_diag": UP[None]}, "holds OFT modules .*--base"),
+        ({f"{LINEAR}.set_weight": UP}, "holds weight-replacing modules .*--base"),
+        ({"base_model.model.x.oft_R.weight": UP}, "holds OFTv2 modules"),
+        ({f"{LINEAR}.diff": torch.zeros(2, 2, 2)}, "a weight of shape"),
+        ({f"{LINEAR}.w_norm": UP}, "a norm of shape"),
+        (with_tensors(diff_b=UP), "a bias of shape"),
+        (with_tensors(diff_b=UP[0]), "a bias of shape .* and a weight of shape"),
+        (with_tensors(hada_w1_a=UP), "in a LoRA module, which has no such part"),
+        (with_tensors(bias_values=UP[0]), "not all of sparse_values"),
+        (with_tensors(lora_up__weight=UP[..., None, None, None]), "up of 5 dimensions"),
+        ({"transformer.transformer_blocks.0.attn.to_k.lora_A.weight": DOWN,
+          "transformer.transformer_blocks.0.attn.to_k.lora_B.weight": UP}, "6 rows where 5 belong"),
         (with_tensors(something=UP), "something, which is no part of a LoRA"),
     ],
 )  # fmt: skip
@@ -238,3 +248,71 @@ def test_unreadable_settings_are_refused(tmp_path: Path, metadata: str) -> None:
     path = loras.write(tmp_path / "x.safetensors", lora, "peft", metadata={"lora_adapter_metadata": metadata})
     with pytest.raises(FileError, match=r"settings that belong to 'x\.safetensors' cannot be read"):
         read_lora(path)
+
+
+NAME = "mid_block.attentions.0.transformer_blocks.0.attn1.to_v"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "alpha"),
+    [
+        ({"to_v": 2, "attn1.to_v": 3}, 2),
+        ({"attn1.to_v": 3, "to_v": 2}, 3),
+        ({"ttn1.to_v": 3, "attn2.to_v": 5}, 8),
+        ({"^mid_block.*to_v": 7, "to_v": 2}, 7),
+        ({"to_v": 2, "^mid_block.*to_v": 7}, 2),
+        ({"to_(q|v)": 6}, 6),
+        ({**{f"layer.{i}": 1 for i in range(50_000)}, NAME: 9}, 9),
+    ],
+    ids=["first", "first again", "whole parts", "pattern", "name before pattern", "choice", "many"],
+)
+def test_the_first_pattern_that_fits_tells_alpha(tmp_path: Path, patterns: dict[str, float], alpha: float) -> None:
+    module = next(module for module in loras.SD1 if module.canonical == LINEAR)
+    lora = loras.random_lora([module], rank=4)
+    settings = {"unet.r": 4, "unet.lora_alpha": 8, "unet.alpha_pattern": patterns}
+    metadata = {"lora_adapter_metadata": json.dumps(settings)}
+    (delta,) = read_lora(
+        loras.write(tmp_path / "x.safetensors", lora, "peft", metadata=metadata)
+    ).weights.deltas.values()
+    torch.testing.assert_close(delta.dense(), alpha / 4 * lora[module].dense(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "patterns",
+    [{"(a+)+b": 1}, {"(x|y)*z": 1}, {".*.*.*.*.*x": 1}, {f"a{i}.*": 1 for i in range(501)}, {"a{1,9}{1,9}": 1}],
+)
+def test_patterns_that_could_take_for_ever_are_refused(tmp_path: Path, patterns: dict[str, float]) -> None:
+    metadata = {"lora_adapter_metadata": json.dumps({"lora_alpha": 1, "r": 1, "alpha_pattern": patterns})}
+    path = loras.write(tmp_path / "x.safetensors", loras.random_lora(loras.SD1), "peft", metadata=metadata)
+    with pytest.raises(FileError, match=r"settings that belong to 'x\.safetensors' cannot be read"):
+        read_lora(path)
+
+
+def test_an_interrupt_that_torch_mistakes_for_an_error_is_still_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """safetensors 0.8 and torch 2.13 turn about every second Ctrl+C while a tensor is made into a ValueError."""
+    path = loras.write(tmp_path / "x.safetensors", loras.random_lora(loras.SD1[:1]))
+    failures = [ValueError("could not determine the shape")]
+
+    class Interrupted:
+        def __init__(self, *arguments: object, **named: object) -> None:
+            self._file = safe_open(*arguments, **named)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._file, name)
+
+        def get_tensor(self, name: str) -> Tensor:
+            if failures:
+                raise failures.pop()
+            return self._file.get_tensor(name)
+
+    monkeypatch.setattr("lib_nplora.files.tensor_file.safe_open", Interrupted)
+    deltas = read_lora(path).weights.deltas
+    with pytest.raises(KeyboardInterrupt):
+        list(deltas.values())
+    assert len(list(deltas.values())) == 1
+    failures += [ValueError("really"), ValueError("really")]
+    with pytest.raises(FileError, match=r"cannot be read \(really\)"):
+        list(deltas.values())

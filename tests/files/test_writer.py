@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
+from lib_nplora.dense import DenseDelta
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora, write_lora
-from lib_nplora.files.families import SD1, SD2, SDXL, Family
+from lib_nplora.files.families import FLUX, SD1, SD2, SD3, SDXL, Family
 from lib_nplora.lowrank import LowRankDelta
 from lib_nplora.weights import ModuleKey
+from tests import loras
 
 UNET = ModuleKey("lora_unet_mid_block_attentions_0_proj_in", "unet")
 CONV = ModuleKey("lora_unet_mid_block_resnets_0_conv1", "unet")
@@ -161,3 +163,137 @@ def test_provenance_survives_as_text(tmp_path: Path) -> None:
     write_lora(tmp_path / "x.safetensors", [(UNET, delta())], "fp16", None, {"nplora_contents": made_of})
     with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
         assert file.metadata()["nplora_contents"] == made_of
+
+
+def pair(state: dict[str, torch.Tensor], name: str) -> tuple[torch.Tensor, torch.Tensor, float]:
+    return state[f"{name}.lora_up.weight"], state[f"{name}.lora_down.weight"], float(state[f"{name}.alpha"])
+
+
+def test_one_alpha_for_the_whole_file(tmp_path: Path) -> None:
+    """The highest rank; other layers carry the rest in their factors."""
+    deltas = {"unet": delta(3), "conv": delta(4, 1, (3, 3)), "text": delta(1, 2)}
+    state = load_file(written(tmp_path / "x.safetensors", "fp32", **deltas))
+    for key, name in ((UNET, "unet"), (CONV, "conv"), (TEXT, "text")):
+        up, down, alpha = pair(state, str(key.name))
+        assert alpha == 4
+        found = alpha / len(down) * up.flatten(1) @ down.flatten(1)
+        torch.testing.assert_close(found, deltas[name].dense(), atol=1e-5, rtol=1e-5)
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        assert file.metadata()["ss_network_alpha"] == "4"
+
+
+def test_whole_deltas_and_vectors_are_diffs(tmp_path: Path) -> None:
+    dense = DenseDelta.of(torch.randn(5, 6, 3, 3))
+    vector, bias = (DenseDelta.of(torch.randn(5)) for _ in range(2))
+    name = "lora_te1_text_model_encoder_layers_0_layer_norm1"
+    layers = [
+        (CONV, dense),
+        (ModuleKey(f"{CONV.name}.bias", "unet"), bias),
+        (ModuleKey(name, "te"), vector),
+        (UNET, delta()),
+    ]
+    write_lora(tmp_path / "x.safetensors", layers, "fp32", SD1, {})
+    state = load_file(tmp_path / "x.safetensors")
+    assert {tensor for tensor in state if "lora_unet_mid_block_attentions" not in tensor} == {
+        f"{CONV.name}.diff", f"{CONV.name}.diff_b", "lora_te_text_model_encoder_layers_0_layer_norm1.diff"
+    }  # fmt: skip
+    assert torch.equal(state[f"{CONV.name}.diff"], dense.tensor())
+    found = read_lora(tmp_path / "x.safetensors").weights.deltas
+    for key, value in layers:
+        torch.testing.assert_close(found[key].dense(), value.dense(), atol=1e-5, rtol=1e-5)
+
+
+def keyed(block: loras.Block) -> ModuleKey:
+    return ModuleKey(f"lora_unet_{block.canonical}", "unet")
+
+
+@pytest.mark.parametrize(("blocks", "family"), [(loras.FLUX, FLUX), (loras.SD3, SD3)], ids=["flux", "sd3"])
+@pytest.mark.parametrize("full", [False, True])
+def test_transformers_are_stored_as_diffusers_names_them(
+    tmp_path: Path, blocks: list[loras.Block], family: Family, full: bool
+) -> None:
+    lora = loras.random_blocks(blocks, 3)
+    whole = {block: LowRankDelta(x.up, x.down) for block, x in lora.items()}
+    # Canonical rows are in the order of diffusers, which `block_tensors` spells.
+    state = {block: loras.in_diffusers_order(block, delta.up) @ delta.down for block, delta in whole.items()}
+    layers = [
+        (keyed(block), DenseDelta.of(state[block]) if full else LowRankDelta(
+            loras.in_diffusers_order(block, delta.up), delta.down))
+        for block, delta in whole.items()
+    ]  # fmt: skip
+    write_lora(tmp_path / "x.safetensors", layers, "fp32", family, {})
+    found = load_file(tmp_path / "x.safetensors")
+    expected = {}
+    for block, rows in state.items():
+        for name, part in zip(block.pieces, rows.split(list(block.pieces.values()))):
+            expected[f"transformer.{name}"] = part
+    endings = (".diff",) if full else (".lora_A.weight", ".lora_B.weight")
+    assert set(found) == {name + ending for name in expected for ending in endings}
+    for name, part in expected.items():
+        stored = found[f"{name}.diff"] if full else found[f"{name}.lora_B.weight"] @ found[f"{name}.lora_A.weight"]
+        torch.testing.assert_close(stored, part, atol=1e-5, rtol=1e-5)
+
+
+def test_diffusers_is_told_each_rank(tmp_path: Path) -> None:
+    ranks = {block: 2 + (i == 0) for i, block in enumerate(loras.FLUX)}
+    layers: list[tuple[ModuleKey, LowRankDelta]] = [
+        (keyed(block), LowRankDelta(torch.randn(block.height, rank), torch.randn(rank, block.width)))
+        for block, rank in ranks.items()
+    ]
+    layers.append((TEXT, delta(2)))
+    layers.append((ModuleKey("lora_te3_encoder_block_0_layer_0_SelfAttention_q", "te"), delta(2)))
+    write_lora(tmp_path / "x.safetensors", layers, "fp32", FLUX, {})
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        settings = json.loads(file.metadata()["lora_adapter_metadata"])
+        names = set(file.keys())
+    own = {f"transformer_blocks.0.attn.to_{x}": 3 for x in "qkv"}
+    assert settings["transformer.r"] == settings["transformer.lora_alpha"] == 2
+    assert settings["transformer.rank_pattern"] == settings["transformer.alpha_pattern"] == own
+    assert settings["text_encoder.rank_pattern"] == {}
+    assert "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight" in names
+    assert "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_A.weight" in names
+    deltas = read_lora(tmp_path / "x.safetensors").weights.deltas
+    torch.testing.assert_close(deltas[TEXT].dense(), delta(2).dense(), atol=1e-5, rtol=1e-5)
+
+
+def test_biases_of_slices_are_joined_or_refused(tmp_path: Path) -> None:
+    name = "lora_unet_transformer_blocks_0_attn_qkv.bias"
+    parts = [ModuleKey(name, "unet", (start, start + 16)) for start in (0, 16, 32)]
+    values = [DenseDelta.of(torch.randn(16)) for _ in parts]
+    ends = ModuleKey("lora_unet_norm_out_linear.bias", "unet"), DenseDelta.of(torch.arange(4.0))
+    write_lora(tmp_path / "x.safetensors", [*zip(parts, values), ends], "fp32", FLUX, {})
+    state = load_file(tmp_path / "x.safetensors")
+    assert torch.equal(
+        state["diffusion_model.double_blocks.0.img_attn.qkv.diff_b"],
+        torch.cat([value.dense().flatten() for value in values]),
+    )
+    assert state["diffusion_model.final_layer.adaLN_modulation.1.diff_b"].tolist() == [2, 3, 0, 1]
+    for some in (slice(1, None), slice(None, 2), slice(None, None, 2)):
+        with pytest.raises(FileError, match="in some of its slices only"):
+            write_lora(tmp_path / "y.safetensors", list(zip(parts, values))[some], "fp32", FLUX, {})
+
+
+class BadDisk:
+    """A file that opens, and whose factors cannot be read."""
+
+    def __init__(self, path: Path, framework: str) -> None:
+        file = safe_open(path, framework)
+        self.keys, self.metadata, self.get_slice = file.keys, file.metadata, file.get_slice
+        self.number = file.get_tensor
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        if name.endswith(".alpha"):
+            return self.number(name)
+        raise OSError(5, "Input/output error")
+
+
+def test_what_is_wrong_with_an_input_is_not_blamed_on_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walk reads the inputs while the file is being made."""
+    source = written(tmp_path / "source.safetensors", "fp32", unet=delta())
+    monkeypatch.setattr("lib_nplora.files.tensor_file.safe_open", BadDisk)
+    deltas = read_lora(source).weights.deltas
+    with pytest.raises(FileError, match=r"^'source\.safetensors' cannot be read \(.*Input/output error\)"):
+        write_lora(tmp_path / "x.safetensors", deltas.items(), "fp16", None, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["source.safetensors"]

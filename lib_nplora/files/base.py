@@ -1,0 +1,155 @@
+"""The weights of a checkpoint, by the names that LoRAs are read under."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import FileError
+from . import names
+from .hashing import sha256
+from .place import MLP, Place
+from .tensor_file import TensorFile
+
+_PREFIXES = (
+    (r"(?:cond_stage_model|conditioner\.embedders\.0)\.(?:transformer|model)\.", "text_encoder."),
+    (r"conditioner\.embedders\.1\.model\.", "text_encoder_2."),
+)
+"""How single files call text encoders -> how LoRAs of diffusers do."""
+
+_OPEN_CLIP = (
+    (r"transformer\.resblocks\.(\d+)\.", r"text_model.encoder.layers.\1."),
+    (r"\.attn\.", ".self_attn."),
+    (r"\.mlp\.c_fc$", ".mlp.fc1"),
+    (r"\.mlp\.c_proj$", ".mlp.fc2"),
+    (r"\.ln_([12])$", r".layer_norm\1"),
+    (r"\.ln_final$", ".text_model.final_layer_norm"),
+)
+"""OpenCLIP's names of the text encoders of SD 2 and SDXL -> transformers'."""
+
+_IN_PROJ = "in_proj_weight"
+_THIRDS = ("q_proj", "k_proj", "v_proj")
+"""What OpenCLIP has in one, and transformers one by one."""
+
+_TRANSPOSED = ".text_projection"
+"""OpenCLIP keeps it as (in, out), which is not a layer's weight."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A tensor of the checkpoint that holds a layer or a slice of it, or a third of whose rows is the layer."""
+
+    tensor: str
+    place: Place
+    third: int | None = None
+
+
+class Base:
+    """A .safetensors file of a model, whose layers are read when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileError if it cannot be opened, or is no model that LoRAs are known for."""
+        self.path = path
+        self._file = TensorFile(path)
+        self._pieces: dict[str, list[_Piece]] = {}
+        for tensor in self._file.names:
+            for piece in _pieces(tensor):
+                self._pieces.setdefault(piece.place.layer, []).append(piece)
+        if not self._pieces:
+            raise FileError(f"'{path.name}' is no checkpoint of SD 1, SD 2, SDXL, Flux or SD 3: name another as --base")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return sha256(self.path)
+
+    def shape(self, place: Place) -> tuple[int, ...]:
+        """The shape of the weight at `place`. Raises FileError if the checkpoint has none."""
+        pieces = self._found(place)
+        shapes = [self._shape(piece) for piece in pieces]
+        if len({shape[1:] for shape in shapes}) > 1:
+            raise FileError(f"'{self.path.name}' holds layer {place.layer} in slices that do not fit: use another copy")
+        start, stop = _cut(place, pieces, sum(shape[0] for shape in shapes), shapes[0])
+        return (stop - start, *shapes[0][1:])
+
+    def weight(self, place: Place) -> Tensor:
+        """The weight at `place`, float32, with its rows in the order of `place`. Raises FileError."""
+        pieces = self._found(place)
+        whole = torch.cat([self._read(piece) for piece in pieces])
+        start, stop = _cut(place, pieces, whole.shape[0], tuple(whole.shape))
+        part, shape = whole[start:stop], tuple(whole.shape)
+        if place.is_swapped(shape) != pieces[0].place.is_swapped(shape):
+            return part.roll(part.shape[0] // 2, 0)
+        return part
+
+    def _found(self, place: Place) -> list[_Piece]:
+        pieces = sorted(self._pieces.get(place.layer, []), key=lambda piece: piece.place.slots or (0, 0))
+        wholes = [piece for piece in pieces if piece.place.slots is None]
+        if wholes:
+            return wholes[:1]
+        first, last = place.slots or (0, MLP + place.layer.endswith("qkv_mlp"))
+        inside = [p for p in pieces if p.place.slots and first <= p.place.slots[0] and p.place.slots[1] <= last]
+        held = [p.place.slots[0] for p in inside if p.place.slots]
+        if held != list(range(first, last)):
+            raise FileError(
+                f"'{self.path.name}' has no layer {place.layer}, which a LoRA changes: name as --base the "
+                "checkpoint that the LoRA was made for"
+            )
+        return inside
+
+    def _shape(self, piece: _Piece) -> tuple[int, ...]:
+        shape = self._file.shapes[piece.tensor]
+        whole = shape[:1] and not (piece.third is not None and shape[0] % 3) and 0 not in shape
+        if not self._file.dtypes[piece.tensor].startswith(("F", "BF")) or not whole:
+            raise FileError(
+                f"'{self.path.name}' holds {piece.tensor} in the form {self._file.dtypes[piece.tensor]} {shape}, which "
+                "cannot be read: name a checkpoint that is not quantised"
+            )
+        if piece.tensor.endswith(_TRANSPOSED):
+            shape = shape[::-1]
+        return shape if piece.third is None else (shape[0] // 3, *shape[1:])
+
+    def _read(self, piece: _Piece) -> Tensor:
+        self._shape(piece)
+        weight = self._file.read(piece.tensor).float()
+        scale = piece.tensor.removesuffix("weight") + "scale_weight"
+        if math.prod(self._file.shapes.get(scale, (0,))) == 1:
+            weight = weight * self._file.read(scale).float()
+        if not weight.isfinite().all():
+            raise FileError(f"'{self.path.name}' holds values that are not finite in {piece.tensor}: use another copy")
+        if piece.tensor.endswith(_TRANSPOSED):
+            weight = weight.T
+        return weight if piece.third is None else weight.chunk(3)[piece.third]
+
+
+def _cut(place: Place, pieces: list[_Piece], rows: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(start, stop) of the rows at `place` in the rows of `pieces`."""
+    if place.slots is None or pieces[0].place.slots is not None:
+        return 0, rows
+    first, last = place.slots
+    width = shape[1] if len(shape) > 1 else rows // MLP
+    return first * width, rows if last > MLP else last * width
+
+
+def _pieces(tensor: str) -> list[_Piece]:
+    """What a tensor of a checkpoint is, by its name: nothing, a layer or a slice, or q, k and v in one."""
+    if not re.search(rf"\.weight$|_norm\.scale$|{_IN_PROJ}$|{_TRANSPOSED}$", tensor):
+        return []
+    module = re.sub(r"\.weight$|(?<=_norm)\.scale$", "", tensor)
+    for pattern, ours in _PREFIXES:
+        module = re.sub(f"^{pattern}", ours, module)
+    if ".resblocks." in module or ".ln_final" in module:
+        for theirs, ours in _OPEN_CLIP:
+            module = re.sub(theirs, ours, module)
+    if module.endswith(_IN_PROJ):
+        parent = module.removesuffix(_IN_PROJ)
+        places = [names.place(parent + third) for third in _THIRDS]
+        return [_Piece(tensor, place, i) for i, place in enumerate(places) if place]
+    place = names.place(module)
+    return [_Piece(tensor, place)] if place else []

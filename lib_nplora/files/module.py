@@ -1,0 +1,164 @@
+"""One module of a file, read as delta weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..delta import Delta
+from ..dense import DenseDelta
+from ..errors import FileError
+from ..lowrank import LowRankDelta
+from ..weights import ModuleKey
+from .base import Base
+from .formulas import MAGNITUDES, decomposed
+from .kinds import LORA, SCALARS, Kind, Shapes, is_decomposed
+from .peft_scale import PeftScales
+from .place import Place
+from .tensor_file import TensorFile
+
+DAMAGED = "the file is damaged: download or save it again"
+BIASES = ("bias", "lora_bias")
+"""Roles of a bias; the second is scaled as its LoRA is."""
+_HUGE = 1e18
+"""Squares of it still fit into float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """A module whose names and shapes are checked: see checks.py.
+
+    spelled
+        Its name as the file spells it.
+    tensors
+        Role -> name of the tensor in the file.
+    shapes
+        Role -> shape of the tensor.
+    layer_shape
+        Shape of its weight's delta, None if it is a bias alone.
+    """
+
+    file: TensorFile
+    base: Base | None
+    scales: PeftScales
+    spelled: str
+    place: Place
+    kind: Kind
+    tensors: Mapping[str, str]
+    shapes: Shapes
+    layer_shape: tuple[int, ...] | None
+
+    @property
+    def needs_base(self) -> bool:
+        return self.kind.needs_base or is_decomposed(self.shapes)
+
+    @property
+    def key(self) -> ModuleKey:
+        """Of the weight's delta."""
+        assert self.layer_shape is not None
+        return ModuleKey(self.place.layer, self.place.part, self.place.rows(self.layer_shape))
+
+    @property
+    def bias_key(self) -> ModuleKey | None:
+        """Of the bias's delta, None if the module has none."""
+        shape = next((self.shapes[role] for role in BIASES if role in self.shapes), None)
+        if shape is None:
+            return None
+        return ModuleKey(f"{self.place.layer}.bias", self.place.part, self.place.rows(shape))
+
+    def delta(self) -> Delta:
+        """Read the weight's delta. Raises FileError."""
+        assert self.layer_shape is not None
+        delta = self._delta({role: self._read(role) for role in self.tensors if role not in BIASES})
+        factors = (delta.up, delta.down) if isinstance(delta, LowRankDelta) else (delta.matrix,)
+        if not all(factor.abs().max() < _HUGE for factor in factors):
+            raise refusal(self.file, self.place, "values too large to be weights")
+        return swapped(delta) if self.place.is_swapped(self.layer_shape) else delta
+
+    def bias(self) -> Delta:
+        """Read the bias's delta. Raises FileError."""
+        (role,) = (role for role in BIASES if role in self.tensors)
+        values = self._read(role).float()
+        if role == "lora_bias":
+            values = values * self._scale({name: self._read(name) for name in SCALARS if name in self.tensors})
+        delta = DenseDelta.of(values)
+        return swapped(delta) if self.place.is_swapped(delta.layer_shape) else delta
+
+    def _read(self, role: str) -> Tensor:
+        return read_finite(self.file, self.place, self.tensors[role])
+
+    def _delta(self, tensors: dict[str, Tensor]) -> Delta:
+        scale = self._scale(tensors)
+        plain = "sparse_values" not in tensors and not is_decomposed(self.shapes)
+        if self.kind is LORA and plain:
+            return LowRankDelta.from_factors(tensors["up"], tensors["down"], tensors.get("mid"), scale)
+        weight = self._weight(tensors)
+        if "sparse_values" in tensors:
+            weight = weight + self._sparse(tensors, weight)
+        weight = weight * scale
+        base = self._base_weight()
+        if is_decomposed(self.shapes) and base is not None:
+            weight = decomposed(weight, {role: tensors[role].double() for role in MAGNITUDES if role in tensors}, base)
+        dense = DenseDelta.of(weight.reshape(self.layer_shape or ()))
+        bound = self.kind.bound(self.shapes) if plain else None
+        return (dense.factored() if bound and bound <= min(dense.shape) // 4 else None) or dense
+
+    def _weight(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The delta without scale, in float64."""
+        if self.kind.formula is None:
+            factors = LowRankDelta.from_factors(tensors["up"], tensors["down"], tensors.get("mid"))
+            return factors.up.double() @ factors.down.double()
+        wide = {role: tensor.double() for role, tensor in tensors.items()}
+        return self.kind.formula(wide, self._base_weight() if self.kind.needs_base else None)
+
+    def _base_weight(self) -> Tensor | None:
+        return self.base.weight(self.place).double() if self.base and self.needs_base else None
+
+    def _sparse(self, tensors: Mapping[str, Tensor], weight: Tensor) -> Tensor:
+        """What LyCORIS' extraction keeps beside the factors: single entries of the weight."""
+        size = [int(length) for length in tensors["sparse_size"].flatten().tolist()]
+        if min(size, default=0) < 1 or math.prod(size) != weight.numel():
+            raise refusal(self.file, self.place, f"bias_size {size}")
+        indices, values = tensors["sparse_indices"].long(), tensors["sparse_values"].double().flatten()
+        limits = torch.tensor(size)[:, None]
+        if indices.shape != (len(size), len(values)) or ((indices < 0) | (indices >= limits)).any():
+            raise refusal(self.file, self.place, "bias_indices that do not fit")
+        entries = torch.sparse_coo_tensor(indices, values, size, check_invariants=True)
+        return entries.to_dense().reshape(weight.shape)
+
+    def _scale(self, tensors: Mapping[str, Tensor]) -> float:
+        rank = self.kind.rank(self.shapes)
+        if "scale" in tensors:
+            return float(tensors["scale"])
+        if "alpha" in tensors and rank:
+            return float(tensors["alpha"]) / rank
+        if "alpha" in tensors or not self.kind.peft:
+            return 1.0
+        return self.scales.of(self.spelled, rank)
+
+
+def refusal(file: TensorFile, place: Place, problem: str) -> FileError:
+    return FileError(f"'{file.path.name}': layer {place.layer} has {problem}, so {DAMAGED}")
+
+
+def read_finite(file: TensorFile, place: Place, name: str) -> Tensor:
+    """Read a tensor of the module at `place`. Raises FileError."""
+    tensor = file.read(name)
+    if not tensor.float().isfinite().all():
+        raise FileError(
+            f"'{file.path.name}' holds values that are not finite in layer {place.layer}: "
+            "its training failed, use another version of it"
+        )
+    return tensor
+
+
+def swapped(delta: Delta) -> Delta:
+    """The delta with the upper and the lower half of its rows exchanged."""
+    half = delta.shape[0] // 2
+    if isinstance(delta, LowRankDelta):
+        return LowRankDelta(delta.up.roll(half, 0), delta.down, delta.kernel)
+    return DenseDelta(delta.matrix.roll(half, 0), delta.layer_shape)

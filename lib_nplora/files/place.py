@@ -1,0 +1,54 @@
+"""Where a module of a file stands in its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..weights import Part
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer, or a slice of its output rows.
+
+    layer
+        The layer's canonical name: see names.py.
+    slots
+        (first, behind the last) of the equal slices of a fused layer (q, k, v and, of unequal size, mlp) that the
+        module holds; None for the whole layer.
+    swapped
+        Whether the file has the two halves of the rows the other way round, if there are two: scale and shift of a
+        final norm.
+    """
+
+    layer: str
+    slots: tuple[int, int] | None = None
+    swapped: bool = False
+
+    @property
+    def part(self) -> Part:
+        return "te" if self.layer.startswith("lora_te") else "unet"
+
+    @property
+    def has_mlp(self) -> bool:
+        return self.slots is not None and self.slots[1] == MLP + 1
+
+    def rows(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """(start, stop) in the layer of a weight or bias of this shape. Raises ValueError if it cannot be there."""
+        if self.slots is None:
+            return None
+        first, last = self.slots
+        width = shape[1] if len(shape) > 1 else shape[0] // (_MLP_RATIO if self.has_mlp else last - first)
+        start = first * width
+        if not self.has_mlp and shape[0] != (last - first) * width:
+            raise ValueError(f"{shape[0]} rows where {(last - first) * width} belong")
+        return start, start + shape[0]
+
+    def is_swapped(self, shape: tuple[int, ...]) -> bool:
+        """Whether a weight or bias of this shape has halves that are swapped."""
+        return self.swapped and (len(shape) == 1 or shape[0] == 2 * shape[1])
+
+
+MLP = 3
+"""The slot behind q, k and v."""
+_MLP_RATIO = 4

@@ -1,0 +1,91 @@
+"""Deltas without small factors brought into a form that a LoRA file can hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ..delta import Delta
+from ..dense import DenseDelta
+from ..errors import FileError
+from ..lowrank import LowRankDelta
+from ..subspace import truncated
+from ..weights import ModuleKey
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a layer lost when its rank was lowered.
+
+    before
+        Its rank, None if it had no factors.
+    energy, lost
+        Of the delta, and of what was cut off (squared Frobenius norm).
+    """
+
+    before: int | None
+    after: int
+    energy: float
+    lost: float
+
+    @property
+    def share(self) -> float:
+        """0 to 1."""
+        return self.lost / self.energy if self.energy else 0.0
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How large layers may be.
+
+    rank
+        The highest rank, None for any.
+    full
+        Whether a layer without factors may be stored whole.
+    losses
+        Filled in by `fit`: the layers whose rank was lowered.
+    """
+
+    rank: int | None = None
+    full: bool = False
+    losses: dict[ModuleKey, Loss] = field(default_factory=dict)
+
+    def fit(self, key: ModuleKey, delta: Delta) -> Delta:
+        """The delta as factors, unless it is to be stored whole or has no input side.
+
+        Raises FileError for one that has no small factors and may not be stored whole either.
+        """
+        if not delta.has_input_side:
+            return delta
+        if isinstance(delta, DenseDelta) and not delta.matrix.any():
+            return LowRankDelta(torch.zeros(delta.shape[0], 1), torch.zeros(1, delta.shape[1]), delta.kernel)
+        if self.rank is not None:
+            return self._cut(key, delta, self.rank)
+        if isinstance(delta, LowRankDelta) or self.full:
+            return delta
+        factors = delta.factored()
+        if factors is None:
+            raise FileError(
+                f"the fused layer {key} has no small rank: add --rank N to store the nearest of rank N, or --full to "
+                "store such layers whole"
+            )
+        return factors
+
+    def _cut(self, key: ModuleKey, delta: Delta, rank: int) -> LowRankDelta:
+        cut = truncated(delta, rank)
+        if cut is delta:
+            return cut
+        if cut.rank == 0:
+            cut = LowRankDelta(torch.zeros(delta.shape[0], 1), torch.zeros(1, delta.shape[1]), delta.kernel)
+        energy = delta.energy()
+        before = delta.rank if isinstance(delta, LowRankDelta) else None
+        # The cut is a projection of the delta, so energies add up; LOST of a decomposition counts as lost, too.
+        self.losses[key] = Loss(before, cut.rank, energy, max(energy - cut.energy(), 0.0))
+        return cut
+
+    @property
+    def lost(self) -> float:
+        """Share of the energy of the layers cut that was lost, 0 to 1."""
+        energy = sum(loss.energy for loss in self.losses.values())
+        return sum(loss.lost for loss in self.losses.values()) / energy if energy else 0.0
