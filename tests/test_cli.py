@@ -238,7 +238,10 @@ def test_an_interrupt_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
-    """The signal comes soon after the temporary folder, while hundreds of layers are left to do."""
+    """The signal comes soon after the temporary folder, while hundreds of layers are left to do.
+
+    A shell that runs the tests in the background has its children ignore it; this one does not.
+    """
     many = [loras.Module("unet", f"mid_block.layers.{i}", "", 256, 256) for i in range(3000)]
     for seed, name in enumerate(("content", "style")):
         loras.write(tmp_path / f"{name}.safetensors", loras.random_lora(many, 2, seed))
@@ -251,6 +254,7 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and set(tmp_path.iterdir()) == before:
         time.sleep(0.002)
