@@ -31,3 +31,12 @@ def test_it_prints_its_ratio_last():
     assert re.fullmatch(r"ratio: \d+\.\d\d", last)
     for line in ("direct: ", "fused: ", "maths, nothing cached: ", "maths, another mu: "):
         assert any(text.startswith(line) for text in rest)
+
+
+def test_matrices_are_compared_with_adding_one_lora():
+    command = [sys.executable, "-m", "tests.bench.matrices", "--out", "64", "--in", "48", "--rounds", "1"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    ratios = dict(line.split(": ") for line in done.stdout.splitlines()[1:])
+    assert ratios["added"] == "1.0 x added"
+    assert ratios.keys() > {"factors sought", "decomposed from factors", "decomposed from a matrix", "projected"}
