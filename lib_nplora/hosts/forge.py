@@ -156,7 +156,10 @@ class ForgeHost:
         """The file's. Of a pickle, by torch's reader of weights alone: Forge's own may run what code stands in it."""
         if path.lower().endswith(".safetensors"):
             return dict(self._read(path, safe_load=True))
-        loaded = torch.serialization.load(path, map_location="cpu", weights_only=True)
+        try:
+            loaded = torch.serialization.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError("it is damaged, or a pickle that can run code: use a .safetensors version") from error
         return dict(loaded.get("state_dict", loaded))
 
     def _renamed(self, state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
