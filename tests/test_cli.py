@@ -341,7 +341,7 @@ def full_of(layer: str, out: int, in_: int, seed: int) -> dict[str, torch.Tensor
 
 
 def test_a_dense_layer_needs_a_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content, style = full_of(LINEAR, 40, 32, 1), lora_of(LINEAR, 40, 32, 2, 2)
+    content, style = full_of(LINEAR, 48, 44, 1), lora_of(LINEAR, 48, 44, 2, 2)
     assert fused(content, style) == 2
     assert re.fullmatch(
         rf"nplora: the fused layer {LINEAR} has no small rank: .*--rank N .*--full.*\n", capsys.readouterr().err
@@ -352,6 +352,18 @@ def test_a_dense_layer_needs_a_size(folder: Path, capsys: pytest.CaptureFixture[
     for wrong in ("0", "-1", "1.5", "x", "9" * 30):
         assert fused(content, style, f"--rank={wrong}") == 2
         assert f"rank={wrong} is not a whole number from 1" in capsys.readouterr().err
+
+
+def test_a_narrow_layer_needs_none(folder: Path) -> None:
+    """The first layer of a UNet has 36 inputs, and no rank of it is large."""
+    content, style = full_of(LINEAR, 48, 36, 1), lora_of(LINEAR, 48, 36, 2, 2)
+    assert fused(content, style) == 0
+    state = load_file("out.safetensors")
+    up, down = style.values()
+    c, s = content[f"{LINEAR}.diff"].double().numpy(), reference.dense(up, down)
+    expected = reference.fused([(1.0, c)], [(1.0, s)], float("inf"))
+    found = state[f"{LINEAR}.lora_up.weight"] @ state[f"{LINEAR}.lora_down.weight"]
+    assert reference.error(found * state[f"{LINEAR}.alpha"] / len(state[f"{LINEAR}.lora_down.weight"]), expected) < 1e-5
 
 
 @pytest.mark.parametrize("role", ["content", "style"])

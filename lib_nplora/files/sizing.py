@@ -13,6 +13,9 @@ from ..lowrank import LowRankDelta
 from ..subspace import truncated
 from ..weights import ModuleKey
 
+NARROW = 40
+"""Inputs or outputs of a layer whose full rank is small enough, as that of the first and the last of a UNet is."""
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -64,7 +67,7 @@ class Sizing:
             return self._cut(key, delta, self.rank)
         if isinstance(delta, LowRankDelta) or self.full:
             return delta
-        factors = delta.factored()
+        factors = _all_factors(delta) if min(delta.shape) <= NARROW else delta.factored()
         if factors is None:
             raise FileError(
                 f"the fused layer {key} has no small rank: add --rank N to store the nearest of rank N, or --full to "
@@ -89,3 +92,10 @@ class Sizing:
         """Share of the energy of the layers cut that was lost, 0 to 1."""
         energy = sum(loss.energy for loss in self.losses.values())
         return sum(loss.lost for loss in self.losses.values()) / energy if energy else 0.0
+
+
+def _all_factors(delta: DenseDelta) -> LowRankDelta:
+    """Of full rank."""
+    u, s, vh = torch.linalg.svd(delta.matrix.double(), full_matrices=False)
+    root = s.sqrt()
+    return LowRankDelta((u * root).float(), (root[:, None] * vh).float(), delta.kernel)
