@@ -155,11 +155,14 @@ class Session:
         contents, styles = (
             [self._load(files[source.name]) for source in side] for side in (request.contents, request.styles)
         )
-        for lora in (*contents, *styles):
-            if isinstance(lora.deltas, DeltaMap) and lora.deltas.made:
-                logger.info("%s: %d layers have no factors, which takes a while", lora.name, lora.deltas.made)
-        key = fingerprint(request, contents, styles)
-        fused = self._fused.get(key, lambda: fuse(request, contents, styles, self._bases))
+
+        def make() -> FusedLora:
+            for lora in (*contents, *styles):
+                if isinstance(lora.deltas, DeltaMap) and lora.deltas.made:
+                    logger.info("%s: %d layers have no factors, which takes a while", lora.name, lora.deltas.made)
+            return fuse(request, contents, styles, self._bases)
+
+        fused = self._fused.get(fingerprint(request, contents, styles), make)
         remarks = _remarks_on_files(list(files.values())) + _remarks(request, fused, contents, styles)
         return files, fused, remarks
 
