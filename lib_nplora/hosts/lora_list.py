@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..errors import NotFoundError, did_you_mean
+from ..errors import FileError, NotFoundError, did_you_mean
 from .protocol import LoraFile
 
 
@@ -17,7 +17,10 @@ class LoraList:
         self._stamps: dict[str, str] = {}
 
     def resolve(self, name: str) -> LoraFile:
-        """See Host.resolve. A file that was added or replaced since the host last looked is found."""
+        """See Host.resolve. A file that was added or replaced since the host last looked is found.
+
+        Raises FileError if the host fails to hash it, as A1111 does where a header claims an absurd length.
+        """
         record = self._find(name)
         if record is None or not os.path.isfile(record.filename):
             self._networks.list_available_networks()
@@ -32,7 +35,10 @@ class LoraList:
             self._networks.list_available_networks()
             record = self._find(name)
         self._stamps[path] = stamp
-        record.read_hash()
+        try:
+            record.read_hash()
+        except Exception as error:
+            raise FileError(f"'{record.name}' cannot be read: {error}") from error
         return LoraFile(record.name, path, stamp, record.shorthash or "", record, record.metadata or {})
 
     def _find(self, name: str) -> Any:

@@ -24,6 +24,7 @@ from .contract import HARD, Loras
 from .driver import factors, fused
 from .standins import networks
 from .standins.a1111 import A1111, QkvLinear
+from .standins.common import NetworkOnDisk
 from .standins.forge import Forge, Neo
 
 forges = pytest.mark.parametrize("driver", [Forge, Neo], indirect=True)
@@ -398,6 +399,18 @@ def test_a_pickle_is_read_without_running_its_code(driver, loras, tmp_path):
     with pytest.raises(FileError, match="'evil' cannot be read: it is damaged, or a pickle that can run code"):
         host.load(read["evil"])
     assert not marker.exists()
+
+
+def test_a_file_that_the_host_cannot_hash_is_refused_by_name(driver, loras, monkeypatch):
+    def fail(self):
+        raise OSError(22, "Invalid argument")
+
+    plain = driver.generate("a cat").pixels
+    monkeypatch.setattr(NetworkOnDisk, "read_hash", fail)
+    picture = driver.generate(TAG)
+    (comment,) = picture.comments
+    assert "'dog' cannot be read: [Errno 22] Invalid argument" in comment
+    assert picture.pixels == plain
 
 
 def test_what_is_bundled_with_a_lora_is_not_counted(driver, loras):
