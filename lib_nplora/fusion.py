@@ -64,7 +64,7 @@ def fingerprint(request: FusionRequest, contents: Sequence[LoraWeights], styles:
 
 def layers(contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]) -> list[ModuleKey]:
     """Every layer that any of the LoRAs holds, whole or in slices, once, contents first."""
-    return list(dict.fromkeys(key.layer for lora in (*contents, *styles) for key in lora.deltas))
+    return list(_slices((*contents, *styles)))
 
 
 def fuse_layers(
@@ -80,11 +80,10 @@ def fuse_layers(
     Raises MismatchError if a layer has another shape in one of the LoRAs, RequestError for an unknown method.
     """
     method = method_named(request.method)
-    slices = _slices((*contents, *styles))
-    for layer in layers(contents, styles):
+    for layer, slices in _slices((*contents, *styles)).items():
         with exact_math():
-            content = _shares(slices[layer], request, request.contents, contents)
-            style = _shares(slices[layer], request, request.styles, styles)
+            content = _shares(slices, request, request.contents, contents)
+            style = _shares(slices, request, request.styles, styles)
             _check_shapes(layer, [*content, *style])
             cuts = sorted({row for share in (*content, *style) for row in (share.start, share.stop)})
             pieces = [
@@ -110,7 +109,7 @@ def fuse(
 
 
 def _slices(loras: Sequence[LoraWeights]) -> dict[ModuleKey, list[ModuleKey]]:
-    """Layer -> the keys under which the LoRAs hold it or slices of it."""
+    """Layer -> the keys under which the LoRAs hold it or slices of it, in the order in which the LoRAs name them."""
     found: dict[ModuleKey, list[ModuleKey]] = {}
     for key in dict.fromkeys(key for lora in loras for key in lora.deltas):
         found.setdefault(key.layer, []).append(key)

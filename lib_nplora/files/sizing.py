@@ -62,7 +62,7 @@ class Sizing:
         if not delta.has_input_side:
             return delta
         if isinstance(delta, DenseDelta) and not delta.matrix.any():
-            return LowRankDelta(torch.zeros(delta.shape[0], 1), torch.zeros(1, delta.shape[1]), delta.kernel)
+            return _nothing(delta)
         if self.rank is not None:
             return self._cut(key, delta, self.rank)
         if isinstance(delta, LowRankDelta) or self.full:
@@ -80,7 +80,7 @@ class Sizing:
         if cut is delta:
             return cut
         if cut.rank == 0:
-            cut = LowRankDelta(torch.zeros(delta.shape[0], 1), torch.zeros(1, delta.shape[1]), delta.kernel)
+            cut = _nothing(delta)
         energy = delta.energy()
         before = delta.rank if isinstance(delta, LowRankDelta) else None
         # The cut is a projection of the delta, so energies add up; LOST of a decomposition counts as lost, too.
@@ -92,6 +92,11 @@ class Sizing:
         """Share of the energy of the layers cut that was lost, 0 to 1."""
         energy = sum(loss.energy for loss in self.losses.values())
         return sum(loss.lost for loss in self.losses.values()) / energy if energy else 0.0
+
+
+def _nothing(delta: Delta) -> LowRankDelta:
+    """Factors of the delta's shape that change nothing: no file can hold a rank of 0."""
+    return LowRankDelta(torch.zeros(delta.shape[0], 1), torch.zeros(1, delta.shape[1]), delta.kernel)
 
 
 def _all_factors(delta: DenseDelta) -> LowRankDelta:
