@@ -20,24 +20,15 @@ PARTNER = "good.safetensors"
 class BadFile:
     """One of them.
 
-    name
-        What is wrong, in words.
     slug
         A part of its file name that is plain text and that no other has.
-    fine
-        It is odd, and can be fused all the same.
-    reads
-        It can be read; only with the good file it does not go together.
-    either
-        It may be fused or refused, as long as that is done at once.
+    row
+        What is wrong with it, and what may become of it.
     """
 
     path: Path
-    name: str
     slug: str
-    fine: bool
-    reads: bool
-    either: bool
+    row: Row
 
 
 def generate(folder: Path) -> list[BadFile]:
@@ -63,4 +54,4 @@ def _made(folder: Path, row: Row) -> BadFile:
         path.write_bytes(row.make)
     else:
         row.make(path)
-    return BadFile(path, row.name, slug, row.fine, row.reads, row.either)
+    return BadFile(path, slug, row)

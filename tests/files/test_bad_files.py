@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(folder: Path) -> dict[str, BadFile]:
-    return {file.name: file for file in corpus.generate(folder)}
+    return {file.row.name: file for file in corpus.generate(folder)}
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def assert_refused(file: BadFile, out: Path, printed: str, err: str) -> None:
     assert line.isprintable(), "letters that could write over the terminal"
     assert len(line) < 1100
     assert "Traceback" not in line
-    assert file.slug in line or file.path.name in line or (file.reads and "layer " in line)
+    assert file.slug in line or file.path.name in line or (file.row.reads and "layer " in line)
     assert os.listdir(out.parent) == []
     assert not (file.path.parent / corpus.MARKER).exists()
 

@@ -43,12 +43,12 @@ def test_every_bad_file_ends_in_a_comment(host, tag):
     for file in files:
         picture = driver.generate(f"a cat {tag.format(file.path.stem)}")
         said = " ".join(picture.comments)
-        if not (said or file.fine or file.either):
+        if not (said or file.row.fine or file.row.either):
             adapter = detect_host()
-            assert not adapter.load(adapter.resolve(file.path.stem)).unmatched, file.name
+            assert not adapter.load(adapter.resolve(file.path.stem)).unmatched, file.row.name
             fused += 1
-        assert "details are in the console" not in said, (file.name, said)
-        assert len(said) < 2000, file.name
-        assert driver.generate("a cat").pixels == plain, file.name
+        assert "details are in the console" not in said, (file.row.name, said)
+        assert len(said) < 2000, file.row.name
+        assert driver.generate("a cat").pixels == plain, file.row.name
     assert fused < 25
     assert not (driver.lora_dir.parent / "corpus" / corpus.MARKER).exists()

@@ -70,8 +70,8 @@ def test_bad_files_by_the_tag(name, tmp_path):
         for file in files:
             picture = host.generate(f"a cat <nplora:{file.path.stem}:vangogh:1>")
             said = " ".join(picture.comments)
-            print(f"{file.name}: {said[:300]}")
-            assert said, file.name
+            print(f"{file.row.name}: {said[:300]}")
+            assert said, file.row.name
             assert "details are in the console" not in said
         assert host.generate("a cat").pixels == plain
         assert len(files) > 20
