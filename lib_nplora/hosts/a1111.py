@@ -42,7 +42,7 @@ def detect() -> A1111Host | None:
     return A1111Host(networks) if all(hasattr(networks, name) for name in needed) else None
 
 
-class A1111Host:
+class A1111Host(LoraList):
     """See Host."""
 
     name = "A1111"
@@ -51,12 +51,16 @@ class A1111Host:
         import network
         from modules import sd_models
 
-        self._networks = networks
+        super().__init__(networks)
         self._network = network
         self._model_data = sd_models.model_data
         self._applied: list[Any] = []
         self._made: WeakKeyDictionary[FusedLora, Any] = WeakKeyDictionary()
-        self.resolve = LoraList(networks).resolve
+
+    @property
+    def checkpoint(self) -> str | None:
+        info = getattr(self._model_data.sd_model, "sd_checkpoint_info", None)
+        return info.filename if info else None
 
     def model_token(self) -> Hashable:
         model = self._model_data.sd_model

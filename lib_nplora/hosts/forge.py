@@ -49,7 +49,7 @@ class _Applied:
     fingerprints: tuple[str, ...]
 
 
-class ForgeHost:
+class ForgeHost(LoraList):
     """See Host."""
 
     name = "Forge"
@@ -59,12 +59,16 @@ class ForgeHost:
         from backend.utils import load_torch_file
         from modules import sd_models
 
-        self._networks = networks
+        super().__init__(networks)
         self._patcher = importlib.import_module("backend.patcher.lora")
         self._dynamic_args = dynamic_args
         self._read = load_torch_file
         self._model_data = sd_models.model_data
-        self.resolve = LoraList(networks).resolve
+
+    @property
+    def checkpoint(self) -> str | None:
+        info = getattr(self._model_data.sd_model, "sd_checkpoint_info", None)
+        return info.filename if info else None
 
     def model_token(self) -> Hashable:
         model = self._model_data.sd_model

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+import time
 from typing import Any
 
 from ..errors import FileError, NotFoundError, did_you_mean
-from .protocol import LoraFile
+from .protocol import LoraEntry, LoraFile
+
+logger = logging.getLogger("nplora")
+
+_listing = threading.Lock()
+"""The host empties its tables before it fills them again, and the REST API has threads of its own."""
 
 
 class LoraList:
-    """Looks LoRAs up in `networks`, the built-in extension's module."""
+    """Looks LoRAs up in `networks`, the built-in extension's module. Each adapter of such a host is one."""
 
     def __init__(self, networks: Any) -> None:
         self._networks = networks
         self._stamps: dict[str, str] = {}
+
+    @property
+    def folder(self) -> str:
+        """See Host."""
+        folder: str = self._networks.shared.cmd_opts.lora_dir
+        return folder
+
+    def names(self) -> list[str]:
+        """See Host."""
+        return [entry.name for entry in self.listed()]
+
+    def listed(self) -> list[LoraEntry]:
+        """See Host."""
+        with _listing:
+            records = list(self._networks.available_networks.values())
+        entries = [LoraEntry(r.name, r.alias, r.filename, r.shorthash or "", r.metadata or {}) for r in records]
+        return sorted(entries, key=lambda entry: entry.name.lower())
+
+    def refresh(self) -> None:
+        """See Host."""
+        with _listing:
+            self._networks.list_available_networks()
 
     def resolve(self, name: str) -> LoraFile:
         """See Host.resolve. A file that was added or replaced since the host last looked is found.
@@ -23,7 +53,7 @@ class LoraList:
         """
         record = self._find(name)
         if record is None or not os.path.isfile(record.filename):
-            self._networks.list_available_networks()
+            self.refresh()
             record = self._find(name)
         if record is None:
             known = (*self._networks.available_networks, *self._networks.available_network_aliases)
@@ -32,7 +62,7 @@ class LoraList:
         stat = os.stat(path)
         stamp = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
         if self._stamps.get(path, stamp) != stamp:
-            self._networks.list_available_networks()
+            self.refresh()
             record = self._find(name)
         self._stamps[path] = stamp
         try:
@@ -41,8 +71,49 @@ class LoraList:
             raise FileError(f"'{record.name}' cannot be read: {error}") from error
         return LoraFile(record.name, path, stamp, record.shorthash or "", record, record.metadata or {})
 
+    def named_by_hash(self, shorthash: str, seconds: float = 10.0) -> str | None:
+        """See Host. A file that was added or renamed since the host last looked is found, too."""
+        if not shorthash:
+            return None
+        if (name := self._hashed(shorthash)) is None:
+            self.refresh()
+            name = self._hashed(shorthash)
+        return name or self._named_by_reading(shorthash, seconds)
+
     def _find(self, name: str) -> Any:
         networks = self._networks
-        if name.lower() in networks.forbidden_network_aliases:
-            return networks.available_networks.get(name)
-        return networks.available_network_aliases.get(name)
+        with _listing:
+            if name.lower() in networks.forbidden_network_aliases:
+                return networks.available_networks.get(name)
+            return networks.available_network_aliases.get(name)
+
+    def _hashed(self, shorthash: str) -> str | None:
+        """By the host's table of the hashes that it knows."""
+        with _listing:
+            record = self._networks.available_network_hash_lookup.get(shorthash)
+        return str(record.name) if record and os.path.isfile(record.filename) else None
+
+    def _named_by_reading(self, shorthash: str, seconds: float) -> str | None:
+        """Reads the files that the host has not hashed, the newest first, and begins none once the time is over."""
+        over = time.monotonic() + seconds
+        with _listing:
+            records = [record for record in self._networks.available_networks.values() if not record.hash]
+        for record in sorted(records, key=lambda record: _modified(record.filename), reverse=True):
+            if time.monotonic() >= over:
+                logger.info("not all LoRAs could be read in %g s to find the one whose hash is %s", seconds, shorthash)
+                break
+            try:
+                record.read_hash()
+            except Exception as error:
+                logger.debug("%s cannot be hashed: %s", record.filename, error)
+            if record.shorthash == shorthash:
+                return str(record.name)
+        return None
+
+
+def _modified(path: str) -> float:
+    """Time of the last change, 0 for a file that is gone."""
+    try:
+        return os.path.getmtime(path)
+    except OSError:
+        return 0.0

@@ -10,6 +10,25 @@ from ..weights import FusedLora, LoraWeights
 
 
 @dataclass(frozen=True)
+class LoraEntry:
+    """A LoRA as the host's list has it.
+
+    name, alias
+        What `<lora:...>` takes: the file's stem, and what the file's header calls it (the stem again, if it does not).
+    shorthash
+        As the host writes it into `Lora hashes`; empty if the host has not read the file yet.
+    metadata
+        What the file's header says about it.
+    """
+
+    name: str
+    alias: str
+    path: str
+    shorthash: str
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class LoraFile:
     """A LoRA that the host has found on disk.
 
@@ -34,9 +53,32 @@ class LoraFile:
 
 
 class Host(Protocol):
-    """One WebUI. All calls come from the thread that makes the picture."""
+    """One WebUI. All calls come from the thread that makes the picture; those about files and names from any."""
 
     name: str
+
+    @property
+    def folder(self) -> str:
+        """Where new LoRAs are saved."""
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The file of the loaded model, None if none is loaded. Loads none."""
+
+    def names(self) -> list[str]:
+        """The stems of the LoRA files that the host knows, in alphabetical order, whatever their case."""
+
+    def listed(self) -> list[LoraEntry]:
+        """The LoRAs that the host knows, in the order of `names`. Reads no file."""
+
+    def refresh(self) -> None:
+        """Have the host look into its folders again."""
+
+    def named_by_hash(self, shorthash: str, seconds: float = 10.0) -> str | None:
+        """The name of the LoRA that has this short hash, None if none is found.
+
+        Files that the host has not hashed yet are read for about `seconds`, the newest first.
+        """
 
     def model_token(self) -> Hashable:
         """Equal for equal loaded models: deltas loaded under one token fit no other."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,6 +81,7 @@ class Driver(ABC):
         img2img: bool = False,
         disable_extra_networks: bool = False,
         inner: tuple[str, str] | None = None,
+        panel: Sequence[Any] | None = None,
     ) -> Picture:
         """Make pictures.
 
@@ -88,7 +90,19 @@ class Driver(ABC):
         inner
             (scripts, prompt) of a second pass inside the first, as face fixers run one: scripts is `none` for no script
             runner at all, or `other` for one without our extension.
+        panel
+            The first of our script's arguments, as the API takes them; the rest are those of the page.
         """
+
+    @abstractmethod
+    def sweep(
+        self, prompt: str, axes: Sequence[tuple[str, Sequence[str]]], *, panel: Sequence[Any] | None = None
+    ) -> list[Picture]:
+        """Make an X/Y/Z plot of up to three axes, (label, values) each. Returns its cells, X running fastest."""
+
+    @abstractmethod
+    def set_option(self, name: str, value: Any) -> None:
+        """Change a setting, as the settings page does."""
 
     @abstractmethod
     def compare(self, reference: Mapping[str, Factors]) -> Comparison:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -34,6 +35,9 @@ HOST_ENVIRONMENT = {
     "OMP_NUM_THREADS": str(os.cpu_count()),
 }
 COMMON_FLAGS = ("--skip-prepare-environment", "--skip-install", "--skip-torch-cuda-test", "--api")
+
+
+_BODY = {"steps": 2, "width": 64, "height": 64, "seed": 1, "sampler_name": "Euler", "cfg_scale": 5}
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,14 @@ KINDS = {
 }
 
 
+def _alwayson(panel) -> dict[str, Any]:
+    return {} if panel is None else {"NP-LoRA": {"args": list(panel)}}
+
+
+def _hash(image: Image.Image) -> str:
+    return hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
+
+
 class RealHost(Driver):
     """A running WebUI, spoken to over its API."""
 
@@ -103,6 +115,7 @@ class RealHost(Driver):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
         self._log = (data / "log.txt").open("w+")
         self._process = subprocess.Popen(
             [
@@ -115,6 +128,7 @@ class RealHost(Driver):
                 str(self._port),
                 "--data-dir",
                 str(data),
+                *(part for path in (kind.folder, data, ROOT) for part in ("--gradio-allowed-path", str(path))),
             ],
             cwd=kind.folder,
             stdout=self._log,
@@ -141,7 +155,7 @@ class RealHost(Driver):
 
     def _call(self, route: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self._port}{route}",
+            f"{self.url}{route}",
             json.dumps(body or {}).encode(),
             {"Content-Type": "application/json"},
         )
@@ -161,19 +175,16 @@ class RealHost(Driver):
         img2img=False,
         disable_extra_networks=False,
         inner=None,
+        panel=None,
     ):
         self._call("/nplora-probe/reset")
         body: dict[str, Any] = {
+            **_BODY,
             "prompt": prompt,
-            "steps": 2,
-            "width": 64,
-            "height": 64,
-            "seed": 1,
-            "sampler_name": "Euler",
-            "cfg_scale": 5,
             "batch_size": batch_size,
             "n_iter": n_iter,
             "disable_extra_networks": disable_extra_networks,
+            "alwayson_scripts": _alwayson(panel),
         }
         if hr_prompt is not None:
             hires = {"enable_hr": True, "hr_prompt": hr_prompt, "hr_scale": 2, "denoising_strength": 0.7}
@@ -184,13 +195,41 @@ class RealHost(Driver):
             Image.fromarray(noise).save(buffer, "PNG")
             body |= {"init_images": [base64.b64encode(buffer.getvalue()).decode()], "denoising_strength": 0.7}
         if inner:
-            body["alwayson_scripts"] = {"NP-LoRA probe": {"args": list(inner)}}
+            body["alwayson_scripts"]["NP-LoRA probe"] = {"args": list(inner)}
         answer = self._call(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}", body)
         state = self._call("/nplora-probe/state")
         images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
         pictures = images[-batch_size * n_iter :]
-        pixels = tuple(hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest() for image in pictures)
+        pixels = tuple(map(_hash, pictures))
         return Picture(pixels, pictures[0].info["parameters"], tuple(state["comments"]), tuple(state["inner"]))
+
+    def sweep(self, prompt, axes, *, panel=None):
+        body = {
+            **_BODY,
+            "prompt": prompt,
+            "script_name": "X/Y/Z plot",
+            "script_args": self._plot_args(axes),
+            "alwayson_scripts": _alwayson(panel),
+        }
+        answer = self._call("/sdapi/v1/txt2img", body)
+        infotexts = json.loads(answer["info"])["infotexts"]
+        images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
+        _grid, *cells = zip(images, infotexts, strict=True)
+        return [Picture((_hash(image),), infotext, ()) for image, infotext in cells]
+
+    def _plot_args(self, axes) -> list[Any]:
+        """By the labels of the plot's own fields, of which Forge Neo has one more."""
+        with urllib.request.urlopen(f"{self.url}/sdapi/v1/script-info") as answer:
+            scripts = json.load(answer)
+        fields = next(s["args"] for s in scripts if s["name"] == "x/y/z plot" and not s["is_img2img"])
+        values: dict[str, Any] = {"Include Sub Images": True, "Use text inputs instead of dropdowns": True}
+        for letter, (label, texts) in itertools.zip_longest("XYZ", axes, fillvalue=("Nothing", ())):
+            types = next(field["choices"] for field in fields if field["label"] == f"{letter} type")
+            values |= {f"{letter} type": types.index(label), f"{letter} values": ", ".join(texts)}
+        return [values.get(field["label"], field.get("value")) for field in fields]
+
+    def set_option(self, name, value):
+        self._call("/sdapi/v1/options", {name: value})
 
     def compare(self, reference):
         path = self._data / "reference.safetensors"

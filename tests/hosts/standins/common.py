@@ -7,6 +7,7 @@ has a few layers, and a picture is what comes out of its forward passes.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import types
 from collections import defaultdict
@@ -170,32 +171,56 @@ def extra_networks_module(display) -> types.ModuleType:
 class Callbacks:
     """`modules.script_callbacks`: what scripts registered, emptied on a reload of the UI."""
 
+    EVENTS = ("before_ui", "ui_settings", "infotext_pasted", "app_started", "script_unloaded")
+
     def __init__(self) -> None:
-        self.before_ui: list = []
-        self.script_unloaded: list = []
+        self.asked: dict[str, list] = {event: [] for event in self.EVENTS}
+
+    def call(self, event: str, *args: Any) -> None:
+        """The hosts call those of before_ui in reverse."""
+        for callback in reversed(self.asked[event]) if event == "before_ui" else self.asked[event]:
+            callback(*args)
+
+    def clear(self) -> None:
+        for callbacks in self.asked.values():
+            callbacks.clear()
 
     def module(self) -> types.ModuleType:
-        return module(
-            "modules.script_callbacks",
-            on_before_ui=lambda callback, *, name=None: self.before_ui.append(callback),
-            on_script_unloaded=lambda callback, *, name=None: self.script_unloaded.append(callback),
-        )
+        def on(event):
+            return lambda callback, *, name=None: self.asked[event].append(callback)
+
+        return module("modules.script_callbacks", **{f"on_{event}": on(event) for event in self.EVENTS})
 
 
 # the built-in LoRA extension's list
 
 
 class NetworkOnDisk:
-    def __init__(self, name, filename):
+    """Its hash is that of the header, or that which was kept under its name, or none until it is read."""
+
+    def __init__(self, networks, name, filename):
+        self.networks = networks
         self.name = name
         self.filename = filename
         self.metadata = _metadata(filename)
         self.alias = self.metadata.get("ss_output_name", name)
-        self.hash = hashlib.sha256(Path(filename).read_bytes()).hexdigest()
-        self.shorthash = self.hash[:12]
+        self.set_hash(self.metadata.get("sshs_model_hash") or networks.kept_hashes.get(self.cached_as, ""))
+
+    @property
+    def cached_as(self):
+        return self.name, os.stat(self.filename).st_mtime_ns
+
+    def set_hash(self, value):
+        self.hash = value
+        self.shorthash = value[:12]
+        if self.shorthash:
+            self.networks.available_network_hash_lookup[self.shorthash] = self
 
     def read_hash(self):
-        pass
+        if not self.hash:
+            digest = hashlib.sha256(Path(self.filename).read_bytes()).hexdigest()
+            self.networks.kept_hashes[self.cached_as] = digest
+            self.set_hash(digest)
 
 
 def _metadata(filename):
@@ -208,18 +233,22 @@ def _metadata(filename):
 
 def add_lora_list(networks: types.ModuleType, lora_dir: Path) -> None:
     """Give `networks` the hosts' tables of files and aliases, and the function that fills them."""
+    networks.shared = types.SimpleNamespace(cmd_opts=types.SimpleNamespace(lora_dir=str(lora_dir)))
+    networks.kept_hashes = {}
     networks.available_networks = {}
     networks.available_network_aliases = {}
+    networks.available_network_hash_lookup = {}
     networks.forbidden_network_aliases = {}
     networks.loaded_networks = []
 
     def list_available_networks():
         networks.available_networks.clear()
         networks.available_network_aliases.clear()
+        networks.available_network_hash_lookup.clear()
         networks.forbidden_network_aliases.clear()
         networks.forbidden_network_aliases.update({"none": 1, "Addams": 1})
-        for path in sorted(lora_dir.glob("*.safetensors")):
-            entry = NetworkOnDisk(path.stem, str(path))
+        for path in sorted(lora_dir.rglob("*.safetensors")):
+            entry = NetworkOnDisk(networks, path.stem, str(path))
             networks.available_networks[entry.name] = entry
             if entry.alias in networks.available_network_aliases:
                 networks.forbidden_network_aliases[entry.alias.lower()] = 1
@@ -262,6 +291,7 @@ class ExtraNetworkLora(ExtraNetwork):
         if not getattr(p, "is_hr_pass", False) or not hasattr(p, "lora_hashes"):
             p.lora_hashes = {}
         for item in self.networks.loaded_networks:
+            item.network_on_disk.read_hash()
             p.lora_hashes[item.mentioned_name.replace(",", "").replace(":", "")] = item.network_on_disk.shorthash
         if p.lora_hashes:
             p.extra_generation_params["Lora hashes"] = ", ".join(f"{k}: {v}" for k, v in p.lora_hashes.items())
@@ -274,10 +304,15 @@ class ExtraNetworkLora(ExtraNetwork):
 
 
 class Runner:
-    """`p.scripts`: a list of callbacks, ours not among them unless we add one."""
+    """`p.scripts`: the scripts that are always run. Those of an inner pass are none of ours."""
 
-    def __init__(self, postprocess=None):
+    def __init__(self, postprocess=None, alwayson=()):
         self.postprocess = postprocess
+        self.alwayson = alwayson
+
+    def process(self, p):
+        for script in self.alwayson:
+            script.process(p, *p.script_args[script.args_from : script.args_to])
 
     def after_extra_networks_activate(self, p, *args, **kwargs):
         pass
@@ -299,6 +334,7 @@ class Processing:
     img2img: bool = False
     disable_extra_networks: bool = False
     is_hr_pass: bool = False
+    script_args: list = field(default_factory=list)
     comments: dict = field(default_factory=dict)
     extra_generation_params: dict = field(default_factory=dict)
 
@@ -328,10 +364,17 @@ def process_images(p: Processing):
     host = p.host
     extra_networks = host.extra_networks
     images = []
+    count = p.batch_size * p.n_iter
+    p.all_prompts = [p.prompt] * count
+    p.main_prompt = p.prompt
+    p.all_hr_prompts = None if p.hr_prompt is None else [p.hr_prompt or p.prompt] * count
+    if p.scripts is not None:
+        p.scripts.process(p)
     for iteration in range(p.n_iter):
         host.begin_batch()
-        prompts, data = extra_networks.parse_prompts([p.prompt] * p.batch_size)
-        hr_prompts, hr_data = extra_networks.parse_prompts([p.hr_prompt or p.prompt] * p.batch_size)
+        batch = slice(iteration * p.batch_size, (iteration + 1) * p.batch_size)
+        prompts, data = extra_networks.parse_prompts(p.all_prompts[batch])
+        hr_prompts, hr_data = extra_networks.parse_prompts((p.all_hr_prompts or p.all_prompts)[batch])
         if not p.disable_extra_networks:
             extra_networks.activate(p, data)
         host.after_activation()
@@ -360,5 +403,9 @@ def process_images(p: Processing):
             last_data = data
     if not p.disable_extra_networks and data:
         extra_networks.deactivate(p, last_data)
-    hashes = p.extra_generation_params.get("Lora hashes")
-    return tuple(images), p.prompt + "\nSteps: 2" + (f', Lora hashes: "{hashes}"' if hashes else "")
+    quoted = {name: f'"{value}"' if "," in value or ":" in value else value for name, value in _params(p).items()}
+    return tuple(images), p.all_prompts[0] + "\nSteps: 2" + "".join(f", {k}: {v}" for k, v in quoted.items())
+
+
+def _params(p: Processing) -> dict[str, str]:
+    return {name: value for name, value in p.extra_generation_params.items() if value is not None}

@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from ..driver import Comparison, Driver, Picture
+from . import plot
 from .common import MODULES, NAMES, NORMS, Callbacks, Processing, Runner, extra_networks_module, module, process_images
+from .page import Page
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "nplora.py"
 
@@ -36,6 +38,9 @@ class StandIn(Driver):
         self.errors: list[Exception] = []
         self.extra_networks = extra_networks_module(self.errors.append)
         self.callbacks = Callbacks()
+        self.page = Page(lora_dir)
+        self.plot = plot.plot_module()
+        self.page.scripts_data.append(types.SimpleNamespace(script_class=object, module=self.plot))
         self.model_data = types.SimpleNamespace(sd_model=None)
         self.sd_model = None
         self._seed = 1
@@ -49,6 +54,7 @@ class StandIn(Driver):
             "modules.extra_networks": self.extra_networks,
             "modules.script_callbacks": self.callbacks.module(),
             "modules.sd_models": module("modules.sd_models", model_data=self.model_data),
+            **self.page.modules(),
             **self.host_modules(),
         }
         for name, made in shared.items():
@@ -68,17 +74,16 @@ class StandIn(Driver):
 
     def run_scripts(self) -> None:
         """What a host does at its start and after "Reload UI"."""
-        runpy.run_path(str(SCRIPT), run_name="nplora.py")
+        self.page.load(runpy.run_path(str(SCRIPT), run_name="nplora.py"))
         self.extra_networks.initialize()
-        for callback in reversed(self.callbacks.before_ui):
-            callback()
+        self.callbacks.call("before_ui")
+        self.callbacks.call("ui_settings")
         self.register_builtin_lora()
+        self.script_args = self.page.show()
 
     def unload_scripts(self) -> None:
-        for callback in self.callbacks.script_unloaded:
-            callback()
-        self.callbacks.before_ui.clear()
-        self.callbacks.script_unloaded.clear()
+        self.callbacks.call("script_unloaded")
+        self.callbacks.clear()
 
     @staticmethod
     def _forget_webui() -> None:
@@ -114,6 +119,7 @@ class StandIn(Driver):
         img2img=False,
         disable_extra_networks=False,
         inner=None,
+        panel=None,
     ):
         inner_pixels: list[str] = []
 
@@ -125,17 +131,41 @@ class StandIn(Driver):
         p = Processing(
             self,
             prompt,
-            Runner(run_inner if inner else None),
+            Runner(run_inner if inner else None, self.page.alwayson),
             hr_prompt,
             batch_size,
             n_iter,
             img2img,
             disable_extra_networks,
+            script_args=self._script_args(panel),
         )
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
             pixels, infotext = process_images(p)
         assert not self.errors, self.errors
         return Picture(pixels, infotext, tuple(p.comments), tuple(inner_pixels))
+
+    def sweep(self, prompt, axes, *, panel=None):
+        def make(p: Processing) -> Picture:
+            p.extra_generation_params = dict(p.extra_generation_params)
+            pixels, infotext = process_images(p)
+            return Picture(pixels, infotext, tuple(p.comments))
+
+        p = Processing(self, prompt, Runner(None, self.page.alwayson), script_args=self._script_args(panel))
+        with torch.no_grad():
+            pictures, order = plot.cells(self.plot.axis_options, p, axes, make)
+        assert not self.errors, self.errors
+        return pictures
+
+    def _script_args(self, panel) -> list:
+        """As over the API: the arguments that are not given are those of the page."""
+        args = list(self.script_args)
+        if panel is not None:
+            (script,) = self.page.alwayson
+            args[script.args_from : script.args_from + len(panel)] = panel
+        return args
+
+    def set_option(self, name, value):
+        self.page.opts.set(name, value)
 
     def compare(self, reference):
         worst = {"unet": 0.0, "te": 0.0}
