@@ -10,6 +10,7 @@ from typing import NoReturn
 from . import __version__
 from .errors import RequestError
 from .files import DTYPES
+from .fuse_files import HIGHEST_RANK
 from .methods import METHODS, method_named
 from .rank_rule import RankRule
 from .request import FusionRequest, parse_mu, parse_number
@@ -77,9 +78,6 @@ def _method(name: str) -> str:
 
 
 def _rank(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= _HIGHEST_RANK:
-        raise RequestError(f"rank={text} is not a whole number from 1 to {_HIGHEST_RANK}")
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= HIGHEST_RANK:
+        raise RequestError(f"rank={text} is not a whole number from 1 to {HIGHEST_RANK}")
     return int(text[:9])
-
-
-_HIGHEST_RANK = 10000

@@ -88,10 +88,11 @@ def _replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` that takes its place in the end. Nothing is left behind if the work is cut short.
 
     safetensors creates files that only their owner can read; this one gets the permissions of any new file here.
+    Until then it has an ending that no list of LoRAs shows.
     """
     try:
         with TemporaryDirectory(prefix=".nplora-", dir=path.parent) as folder:
-            part = Path(folder) / path.name
+            part = Path(folder) / f"{path.name}.part"
             part.touch()
             permissions = part.stat().st_mode
             yield part

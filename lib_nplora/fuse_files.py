@@ -1,0 +1,211 @@
+"""Two LoRA files in: their fusion as a third, or a report on it alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import __version__
+from .cache import ByteLru
+from .errors import FileError, MismatchError
+from .files import Base, LoraFile, Sizing, read_lora, write_lora
+from .fusion import FusedLayer, fuse_layers
+from .request import FusionRequest, Source, format_number
+from .traits import accelerator
+from .weights import LayerReport, LoraWeights, ModuleKey, Summary
+
+HIGHEST_RANK = 10000
+"""That a file may be cut to."""
+
+PLAIN_MERGE = "The two LoRAs share no layer that can be fused, so this is a plain merge."
+"""To be said unless `summary.any_fused`."""
+
+Watch = Callable[[LoraWeights, LoraWeights, Iterator[FusedLayer]], Iterator[FusedLayer]]
+"""(content, style, layers) -> the same layers, one by one, while somebody looks on."""
+
+
+def unwatched(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
+    """See Watch."""
+    return walk
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """What to fuse.
+
+    request
+        Of one content and one style, by whatever names.
+    base
+        The model's file, for the kinds of module that need its weights.
+    """
+
+    content: Path
+    style: Path
+    request: FusionRequest
+    base: Path | None = None
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How to save it.
+
+    dtype
+        A name from DTYPES.
+    rank
+        The highest rank of a layer, 1 to HIGHEST_RANK; None for any.
+    full
+        Whether a layer that has no small rank may be stored whole.
+    overwrite
+        Whether `output` may exist.
+    """
+
+    output: Path
+    dtype: str = "fp16"
+    rank: int | None = None
+    full: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class FileFusion:
+    """What came of it.
+
+    remarks
+        On files that are a strange choice.
+    sizing
+        With the layers whose rank was lowered.
+    """
+
+    summary: Summary
+    remarks: tuple[str, ...]
+    sizing: Sizing = field(default_factory=Sizing)
+
+
+def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> FileFusion:
+    """Write the fusion. The file appears once it is complete, or not at all.
+
+    Raises FileError, MismatchError, RequestError, and whatever `watch` raises.
+    """
+    _check_output(pair, saving)
+    read = _Read.of(pair)
+    reports: _Reports = {}
+    sizing = Sizing(saving.rank, saving.full)
+    write_lora(
+        saving.output,
+        ((layer.key, sizing.fit(layer.key, layer.delta)) for layer in read.walk(reports, watch)),
+        saving.dtype,
+        read.content.family or read.style.family,
+        read.provenance(sizing),
+    )
+    return FileFusion(read.summary(reports), read.remarks, sizing)
+
+
+def inspect_files(pair: FilePair) -> FileFusion:
+    """Say what the fusion would be, layer by layer. Raises FileError, MismatchError, RequestError."""
+    read = _Read.of(pair)
+    reports: _Reports = {}
+    for _ in read.walk(reports, unwatched):
+        pass
+    return FileFusion(read.summary(reports), read.remarks)
+
+
+def losses(sizing: Sizing) -> str:
+    """What was lost where ranks were lowered."""
+    cut = f"{len(sizing.losses)} layers cut to rank {sizing.rank}"
+    return f"{cut}: {100 * sizing.lost:.2f} % of their energy lost"
+
+
+_Reports = dict[ModuleKey, LayerReport]
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A pair whose files are open, and fit each other as far as their headers tell."""
+
+    request: FusionRequest
+    content: LoraFile
+    style: LoraFile
+    base: Base | None
+
+    @classmethod
+    def of(cls, pair: FilePair) -> _Read:
+        """Raises FileError, MismatchError."""
+        base = Base(pair.base) if pair.base else None
+        read = cls(pair.request, read_lora(pair.content, base), read_lora(pair.style, base), base)
+        _check_pair(read.content, read.style)
+        return read
+
+    def walk(self, reports: _Reports, watch: Watch) -> Iterator[FusedLayer]:
+        """The fused layers one by one, none of them kept. Fills `reports`."""
+
+        def walk() -> Iterator[FusedLayer]:
+            bases = ByteLru(0)
+            for layer in fuse_layers(self.request, [self.content.weights], [self.style.weights], bases):
+                reports[layer.key] = layer.report
+                yield layer
+                bases.begin_round()
+
+        return watch(self.content.weights, self.style.weights, walk())
+
+    def summary(self, reports: _Reports) -> Summary:
+        return Summary(reports, len(self.content.weights.unmatched) + len(self.style.weights.unmatched))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(
+            f"'{lora.path.name}' looks like an accelerator LoRA ({kind}), which is no {role}: leave it out"
+            for role, lora in (("content", self.content), ("style", self.style))
+            if (kind := accelerator(lora.weights.name))
+        )
+
+    def provenance(self, sizing: Sizing) -> dict[str, str]:
+        """What the file says about how it was made."""
+        request, base = self.request, self.base
+
+        def described(lora: LoraFile, source: Source) -> str:
+            te, unet = source.te * request.te, source.unet * request.unet
+            return json.dumps([{"name": lora.weights.name, "sha256": lora.sha256, "te": te, "unet": unet}])
+
+        used = base and any(lora.weights.digest != lora.sha256 for lora in (self.content, self.style))
+        model = {"nplora_base": json.dumps({"name": base.path.stem, "sha256": base.digest})} if base and used else {}
+        return {
+            "nplora_version": __version__,
+            "nplora_contents": described(self.content, request.contents[0]),
+            "nplora_styles": described(self.style, request.styles[0]),
+            "nplora_mu": format_number(request.mu),
+            "nplora_k": str(request.k),
+            "nplora_method": request.method,
+            **({"nplora_rank": str(sizing.rank)} if sizing.rank else {}),
+            **model,
+        }
+
+
+def _check_output(pair: FilePair, saving: Saving) -> None:
+    """Raises FileError unless the file can be written without harm."""
+    output = saving.output
+    if output.suffix != ".safetensors":
+        raise FileError(f"the output '{output}' does not end in .safetensors: choose such a name")
+    if not output.parent.is_dir():
+        raise FileError(f"the output folder '{output.parent}' does not exist: create it first")
+    if output.is_dir():
+        raise FileError(f"the output '{output}' is a folder: name a file in it")
+    if not output.exists():
+        return
+    for path in filter(None, (pair.content, pair.style, pair.base)):
+        if path.exists() and output.samefile(path):
+            raise FileError(f"the output '{output}' is one of the files to read: choose another name")
+    if not saving.overwrite:
+        raise FileError(f"the output '{output}' exists: choose another name, or add --overwrite")
+
+
+def _check_pair(content: LoraFile, style: LoraFile) -> None:
+    """Raises FileError or MismatchError if a fusion would make no sense."""
+    if content.sha256 == style.sha256:
+        raise FileError(f"'{content.path}' and '{style.path}' are the same LoRA: choose two different ones")
+    if content.family and style.family and content.family != style.family:
+        raise MismatchError(
+            f"'{content.path.name}' is made for {content.family.label} and '{style.path.name}' for "
+            f"{style.family.label}: choose two LoRAs for the same model"
+        )
