@@ -87,6 +87,17 @@ def parse_mu(text: str) -> float:
     return value
 
 
+TAG_SIGNS = ":<>="
+"""Signs with a meaning in a tag, so that no tag can name a LoRA that has them."""
+
+
+def check_name(role: str, name: str) -> None:
+    """Raises RequestError for the name of a LoRA that cannot stand in a tag."""
+    for sign in TAG_SIGNS:
+        if sign in name:
+            raise RequestError(f"the {role} '{name}' has '{sign}' in its name, which no tag can hold: rename the file")
+
+
 def format_number(value: float) -> str:
     """The shortest text that reads back as the same number; `hard` for infinity."""
     return "hard" if value == HARD else repr(float(value)).removesuffix(".0")

@@ -34,10 +34,11 @@ ROOMS = {
     "files": LOWER | {"files", "subspace"},
     "hosts": LOWER | {"hosts"},
     "session": CORE | {"hosts.protocol", "traits"},
-    "options": {"", "errors", "files", "methods", "rank_rule", "request"},
-    "cli": CORE | {"", "files", "options", "traits"},
+    "fuse_files": CORE | {"", "files", "traits"},
+    "options": {"", "errors", "files", "fuse_files", "methods", "rank_rule", "request"},
+    "cli": CORE | {"files", "fuse_files", "options"},
     "__main__": {"cli"},
-    "webui": CORE | {"", "files", "hosts", "session", "webui"},
+    "webui": CORE | {"", "files", "fuse_files", "hosts", "session", "traits", "webui"},
 }
 """What each room may import of us; "" is the package itself. Naming a room allows all of it."""
 
@@ -53,6 +54,7 @@ THIRD_PARTY = {
     "safetensors": {"files", "hosts"},
     "tqdm": {"cli"},
     "gradio": {"webui"},
+    **{name: {"webui"} for name in ("fastapi", "pydantic", "starlette")},
     "matplotlib": {"webui"},
     **{name: {"hosts", "webui"} for name in OF_HOSTS},
 }

@@ -1,0 +1,93 @@
+"""Errors of the REST API, each answered with a sentence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from ..errors import HostError, NotFoundError, NploraError, RequestError
+from .new_file import ExistsError
+
+logger = logging.getLogger("nplora")
+
+STATUS = {NotFoundError: 404, ExistsError: 409, RequestError: 422, HostError: 503, NploraError: 400}
+"""The first kind that an error is of counts."""
+
+MEANING = {
+    400: "The files cannot be fused",
+    404: "There is no such LoRA",
+    409: "The name is taken",
+    422: "A value cannot be used",
+    500: "Something went wrong that was not foreseen",
+    503: "This WebUI is not known",
+}
+
+IN_THE_API = {
+    "name its .safetensors file with --base": "load it into the WebUI first, as a .safetensors file",
+    "name as --base the checkpoint": "load into the WebUI the checkpoint",
+    "add --rank N": "give a rank N",
+    "or --full to": "or full=true to",
+    "choose --dtype bf16": "choose the dtype bf16",
+}
+"""What to do, in words of the command line -> in words of the API."""
+
+
+class Problem(BaseModel):
+    """Why it cannot be done."""
+
+    detail: str = Field(..., description="A sentence for the user.")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For the documentation of a route."""
+    return {status: {"model": Problem, "description": MEANING[status]} for status in statuses}
+
+
+def shown(text: str) -> str:
+    """Without what no answer can hold, as names of files may."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class SentenceRoute(APIRoute):
+    """A route whose every error becomes a Problem, but for those of the host's guards."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except HTTPException:
+                raise
+            except RequestValidationError as error:
+                return _answer(422, _unfit(error))
+            except NploraError as error:
+                return _answer(next(status for kind, status in STATUS.items() if isinstance(error, kind)), str(error))
+            except Exception as error:
+                logger.exception("%s failed", self.path)
+                return _answer(500, f"this should not happen: {type(error).__name__} (details are in the console)")
+
+        return answered
+
+
+def _answer(status: int, text: str) -> JSONResponse:
+    for theirs, ours in IN_THE_API.items():
+        text = text.replace(theirs, ours)
+    return JSONResponse({"detail": shown(" ".join(text.split()))}, status)
+
+
+def _unfit(error: RequestValidationError) -> str:
+    """What pydantic found, field by field."""
+    found = []
+    for problem in error.errors():
+        field = ".".join(str(place) for place in problem["loc"] if place != "body")
+        found.append(f"{field}: {problem['msg']}" if field else str(problem["msg"]))
+    return "; ".join(found)

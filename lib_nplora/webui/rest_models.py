@@ -1,0 +1,183 @@
+"""What the REST API takes, and what it answers: models for pydantic 1 (A1111) as well as 2 (the Forges)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, StrictInt
+
+from ..errors import RequestError
+from ..fuse_files import HIGHEST_RANK, PLAIN_MERGE, FileFusion, Saving, losses
+from ..methods import METHODS, method_named
+from ..rank_rule import RankRule
+from ..request import FusionRequest, Source, parse_mu, parse_number
+from ..weights import Outcome, Summary
+
+
+class PairBody(BaseModel, extra="forbid"):
+    """What to fuse."""
+
+    content: str = Field(..., description="The LoRA of the subject, by the name or alias that `<lora:...>` takes.")
+    style: str = Field(..., description="The LoRA of the style, likewise.")
+    mu: float | str = Field(
+        FusionRequest.mu,
+        description="How strongly the style is protected: a number from 0 (plain merge) up, or `hard`.",
+    )
+    k: str | int = Field("all", description="How many of the style's directions are protected: `all`, 8, `90%`.")
+    method: str = Field(FusionRequest.method, description=f"One of: {', '.join(METHODS)}.")
+    content_weight: float = Field(1.0, description="Weight of the content LoRA.")
+    style_weight: float = Field(1.0, description="Weight of the style LoRA.")
+    te: float = Field(FusionRequest.te, description="Multiplier of the fused update on the text encoder.")
+    unet: float = Field(FusionRequest.unet, description="Multiplier of the fused update on the diffusion model.")
+
+    def request(self) -> FusionRequest:
+        """Raises RequestError."""
+        method = self.method.strip().lower()
+        method_named(method)
+        content, style = (
+            Source(name, weight, weight)
+            for name, weight in (
+                (self.content, _finite("content_weight", self.content_weight)),
+                (self.style, _finite("style_weight", self.style_weight)),
+            )
+        )
+        return FusionRequest(
+            (content,),
+            (style,),
+            parse_mu(str(self.mu)),
+            RankRule.parse(str(self.k)),
+            method,
+            _finite("te", self.te),
+            _finite("unet", self.unet),
+        )
+
+
+class FuseBody(PairBody):
+    """What to fuse, and how to save it."""
+
+    output: str = Field(
+        ...,
+        description="Name of the new file, in the LoRA folder or in a subfolder of it that is there, such as "
+        "`styles/dog`. `.safetensors` is added. The name must be new.",
+    )
+    dtype: Literal["fp16", "bf16", "fp32"] = Field("fp16", description="Number format of the file.")
+    rank: StrictInt | None = Field(
+        None, description=f"Store every layer with at most this rank, 1 to {HIGHEST_RANK}; null for any."
+    )
+    full: bool = Field(False, description="Store layers that have no small rank whole. Not together with `rank`.")
+
+    def saving(self, file: Path) -> Saving:
+        """Raises RequestError."""
+        if self.rank is not None and not 0 < self.rank <= HIGHEST_RANK:
+            raise RequestError(f"rank={self.rank} is not a whole number from 1 to {HIGHEST_RANK}")
+        if self.rank and self.full:
+            raise RequestError("rank and full exclude each other: give one of them")
+        return Saving(file, self.dtype, self.rank, self.full)
+
+
+class Lora(BaseModel):
+    """A LoRA that the WebUI lists."""
+
+    name: str = Field(..., description="Stem of the file.")
+    alias: str = Field(..., description="What the file's header calls it; the name, if it does not.")
+    path: str = Field(..., description="The file.")
+    hash: str | None = Field(None, description="Short hash as in `Lora hashes`; null if it is not known yet.")
+    made_for: str | None = Field(None, description="The family of models that its header tells of, such as SDXL.")
+
+
+class Layers(BaseModel):
+    """How many layers met with what."""
+
+    fused: int = Field(..., description="In both LoRAs: the content's update was projected.")
+    content_only: int = Field(..., description="In the content alone: added as they are.")
+    style_only: int = Field(..., description="In the style alone: added as they are.")
+    added_unprojected: int = Field(..., description="In both LoRAs, but with nothing to project, as norms and biases.")
+    not_matched: int = Field(..., description="Modules of the files that are no layer of a model.")
+
+    @classmethod
+    def of(cls, summary: Summary) -> Layers:
+        counts = Counter(layer.outcome for layer in summary.layers.values())
+        return cls(
+            fused=counts[Outcome.FUSED],
+            content_only=counts[Outcome.CONTENT_ONLY],
+            style_only=counts[Outcome.STYLE_ONLY],
+            added_unprojected=counts[Outcome.UNPROJECTED],
+            not_matched=summary.not_matched,
+        )
+
+
+class Fused(BaseModel):
+    """The new LoRA."""
+
+    name: str = Field(..., description="What `<lora:...>` takes.")
+    path: str = Field(..., description="The file.")
+    layers: Layers
+    removed: float = Field(..., description="Share of the content's energy that was removed, 0 to 1.")
+    remarks: list[str] = Field(..., description="What you might not expect of it.")
+
+
+class LayerRow(BaseModel):
+    """One layer."""
+
+    name: str
+    part: Literal["unet", "te"] = Field(..., description="`te` is a text encoder.")
+    outcome: Literal["fused", "content only", "style only", "added unprojected"]
+    removed: float = Field(..., description="Share of the content's energy that is removed, 0 to 1.")
+    protected: float = Field(..., description="Share of the layer's input directions that is protected, 0 to 1.")
+    reason: str = Field(..., description="Why there is nothing to project; mostly empty.")
+
+
+class Inspected(BaseModel):
+    """What the fusion would be."""
+
+    layers: Layers
+    removed: float = Field(
+        ..., description="Share of the content's energy that is removed, 0 to 1. With mu `hard`, this is the overlap."
+    )
+    protected: float = Field(
+        ..., description="Share of the input directions that is protected, mean of the fused layers, 0 to 1."
+    )
+    content_energy: float = Field(..., description="Squared Frobenius norm of the weighted content.")
+    style_energy: float = Field(..., description="Squared Frobenius norm of the weighted style.")
+    rows: list[LayerRow] = Field(..., description="Layer by layer.")
+    remarks: list[str] = Field(..., description="What you might not expect of it.")
+
+    @classmethod
+    def of(cls, fusion: FileFusion) -> Inspected:
+        summary = fusion.summary
+        rows = [
+            LayerRow(
+                name=str(key),
+                part=key.part,
+                outcome=layer.outcome.value,
+                removed=layer.removed,
+                protected=layer.protected,
+                reason=layer.reason,
+            )
+            for key, layer in summary.layers.items()
+        ]
+        return cls(
+            layers=Layers.of(summary),
+            removed=summary.removed,
+            protected=summary.protected,
+            content_energy=summary.content_energy,
+            style_energy=summary.style_energy,
+            rows=rows,
+            remarks=remarks(fusion),
+        )
+
+
+def remarks(fusion: FileFusion) -> list[str]:
+    """What one might not expect of it."""
+    found = list(fusion.remarks)
+    if not fusion.summary.any_fused:
+        found.append(PLAIN_MERGE)
+    if fusion.sizing.losses:
+        found.append(losses(fusion.sizing))
+    return found
+
+
+def _finite(key: str, value: float) -> float:
+    return parse_number(key, repr(value))
