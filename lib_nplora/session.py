@@ -50,15 +50,18 @@ class Plan:
 
     honoured
         The requests that will be applied, with their fusions.
-    comments
-        For the picture.
+    problems
+        Why the other requests will not be, for the picture.
+    remarks
+        What the user would not expect of those that will, for the picture.
     files
         Every LoRA that goes into the picture, by the name that the prompt gives it.
     """
 
     asked: Sequence[Asked]
     honoured: Mapping[Asked, FusedLora]
-    comments: Sequence[str]
+    problems: Sequence[str]
+    remarks: Sequence[str]
     files: Mapping[str, LoraFile]
 
     @property
@@ -85,18 +88,25 @@ class Applied:
 class Session:
     """The fusions of one running WebUI."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._loras = ByteLru(2 * GIB)
-        self._bases = ByteLru(2 * GIB, strict=True)
-        self._fused = ByteLru(GIB)
+    def __init__(self, host: Host, cache_gib: float = 5) -> None:
+        self.host = host
+        self._loras = ByteLru(0)
+        self._bases = ByteLru(0, strict=True)
+        self._fused = ByteLru(0)
+        self.resize(cache_gib)
         self._model: Hashable = None
         self._meant: OrderedDict[tuple[str, ...], tuple[str, ...]] = OrderedDict()
+
+    def resize(self, cache_gib: float) -> None:
+        """Bound what is kept between pictures: LoRAs, decompositions and fusions."""
+        for cache, share in ((self._loras, 0.4), (self._bases, 0.4), (self._fused, 0.2)):
+            cache.max_bytes = int(share * cache_gib * GIB)
 
     def prepare(self, asked: Sequence[Asked]) -> Plan:
         """Fuse what a prompt asks for. Applies nothing yet. A request that fails becomes a comment."""
         honoured: dict[Asked, FusedLora] = {}
-        comments: list[str] = []
+        problems: list[str] = []
+        remarks: list[str] = []
         files: dict[str, LoraFile] = {}
         self._forget_other_models()
         for one in asked:
@@ -105,14 +115,14 @@ class Session:
                     raise one.request
                 for cache in (self._loras, self._bases, self._fused):
                     cache.begin_round()
-                used, fused, remarks = self._fuse(one.request)
+                used, fused, unexpected = self._fuse(one.request)
             except Exception as error:
-                comments.append(_comment(one, _reason(error)))
+                problems.append(_comment(one, _reason(error)))
                 continue
             honoured[one] = fused
             files.update(used)
-            comments.extend(_comment(one, remark) for remark in remarks)
-        return Plan(asked, honoured, comments, files)
+            remarks.extend(_comment(one, remark) for remark in unexpected)
+        return Plan(asked, honoured, problems, remarks, files)
 
     def apply(self, plan: Plan) -> Applied:
         """Make the plan, and nothing else of ours, part of the model."""
@@ -120,9 +130,9 @@ class Session:
         problems: list[str] = []
         try:
             if by_fingerprint:
-                self._host.apply(list(by_fingerprint.values()))
+                self.host.apply(list(by_fingerprint.values()))
             else:
-                self._host.clear()
+                self.host.clear()
         except Exception as error:
             problems = [_comment(asked, _reason(error)) for asked in plan.honoured]
             by_fingerprint = {}
@@ -132,14 +142,14 @@ class Session:
     def clear(self) -> None:
         """Leave the model as it would be without us. What was read and decomposed is kept."""
         try:
-            self._host.clear()
+            self.host.clear()
         except Exception:
             logger.exception("cannot clear")
 
     def _forget_other_models(self) -> None:
         """What was read for the model before the last switch fits no other, and would keep it in memory."""
         try:
-            model = self._host.model_token()
+            model = self.host.model_token()
         except Exception as error:
             logger.debug("no model is loaded: %s", error)
             return
@@ -150,7 +160,7 @@ class Session:
 
     def _fuse(self, request: FusionRequest) -> tuple[dict[str, LoraFile], FusedLora, list[str]]:
         method_named(request.method)
-        files = {source.name: self._host.resolve(source.name) for source in (*request.contents, *request.styles)}
+        files = {source.name: self.host.resolve(source.name) for source in (*request.contents, *request.styles)}
         _refuse_same_file(request, files)
         contents, styles = (
             [self._load(files[source.name]) for source in side] for side in (request.contents, request.styles)
@@ -171,7 +181,7 @@ class Session:
 
     def _read(self, file: LoraFile) -> LoraWeights:
         try:
-            return self._host.load(file)
+            return self.host.load(file)
         except NploraError:
             raise
         except Exception as error:

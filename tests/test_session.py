@@ -71,7 +71,8 @@ def session(host: NotingHost) -> Session:
 def test_nothing_asked_nothing_applied(session, host):
     plan = session.prepare([])
     assert not plan.honoured
-    assert not plan.comments
+    assert not plan.problems
+    assert not plan.remarks
     assert not session.apply(plan).problems
     assert host.applied == [[]]
     assert host.loads == []
@@ -119,7 +120,7 @@ def test_text_is_stale_when_the_same_tags_mean_other_weights(session, host):
 def test_one_bad_request_does_not_stop_the_others(session, host):
     bad = Asked("<nplora:oops>", RequestError("the style is missing"))
     plan = session.prepare([bad, asked("dog:nobody"), asked("dog:vangogh:1")])
-    assert list(plan.comments) == [
+    assert list(plan.problems) == [
         "NP-LoRA: <nplora:oops>: the style is missing",
         "NP-LoRA: <nplora:dog:nobody>: there is no LoRA called 'nobody'.",
     ]
@@ -128,12 +129,12 @@ def test_one_bad_request_does_not_stop_the_others(session, host):
 
 
 def test_the_same_file_under_two_names_is_refused(session):
-    (comment,) = session.prepare([asked("dog:same dog")]).comments
+    (comment,) = session.prepare([asked("dog:same dog")]).problems
     assert "'dog' and 'same dog' would be content and style at once" in comment
 
 
 def test_an_unknown_method_is_refused_before_anything_is_read(session, host):
-    (comment,) = session.prepare([asked("dog:vangogh:method=magic")]).comments
+    (comment,) = session.prepare([asked("dog:vangogh:method=magic")]).problems
     assert "there is no method 'magic'" in comment
     assert host.loads == []
 
@@ -150,18 +151,18 @@ def test_a_host_that_refuses_is_left_clean(session, host):
 
 def test_a_pair_that_hardly_overlaps_is_said_to():
     session = Session(NotingHost(overlapping=False))
-    assert session.prepare([asked("dog:vangogh:0.1")]).comments[0].endswith("% of the content's energy")
-    assert "hardly overlap" in session.prepare([asked("dog:vangogh:0.1")]).comments[0]
-    assert not session.prepare([asked("dog:vangogh:0")]).comments
-    assert not session.prepare([asked("dog:vangogh:0.1:method=direct")]).comments
+    assert session.prepare([asked("dog:vangogh:0.1")]).remarks[0].endswith("% of the content's energy")
+    assert "hardly overlap" in session.prepare([asked("dog:vangogh:0.1")]).remarks[0]
+    assert not session.prepare([asked("dog:vangogh:0")]).remarks
+    assert not session.prepare([asked("dog:vangogh:0.1:method=direct")]).remarks
 
 
 def test_a_content_of_weight_0_is_not_remarked_on():
-    assert not Session(NotingHost(overlapping=False)).prepare([asked("dog:vangogh:0.5:c=0")]).comments
+    assert not Session(NotingHost(overlapping=False)).prepare([asked("dog:vangogh:0.5:c=0")]).remarks
 
 
 def test_a_pair_that_overlaps_is_not_remarked_on(session):
-    assert not session.prepare([asked("dog:vangogh:0.5")]).comments
+    assert not session.prepare([asked("dog:vangogh:0.5")]).remarks
 
 
 def test_weights_of_the_parts_change_the_fingerprint(session):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from modules import script_callbacks
 
 from ..hosts import detect_host
 from ..session import Session
+from . import axes, infotext, rest, running, settings
 from .extra_network import install
 
 logger = logging.getLogger("nplora")
@@ -19,6 +21,9 @@ _undo: list[Callable[[], None]] = []
 def register() -> None:
     """Called whenever the host runs our script, which it does again on every reload of its UI."""
     script_callbacks.on_before_ui(_start)
+    script_callbacks.on_ui_settings(lambda: settings.add(_resize))
+    script_callbacks.on_infotext_pasted(infotext.on_pasted)
+    script_callbacks.on_app_started(_serve)
     script_callbacks.on_script_unloaded(_stop)
 
 
@@ -29,9 +34,20 @@ def _start() -> None:
     if host is None:
         logger.error("NP-LoRA does not know this WebUI, so <nplora:...> has no effect. Is its Lora extension enabled?")
         return
-    _undo.append(install(Session(host)))
+    session = Session(host, settings.cache_gib())
+    running.start(session)
+    _undo.extend((running.stop, install(session, settings.stops_on_error), axes.install()))
 
 
 def _stop() -> None:
     while _undo:
         _undo.pop()()
+
+
+def _serve(demo: Any, app: Any) -> None:
+    rest.register(app, running.host)
+
+
+def _resize(gib: float) -> None:
+    if session := running.session():
+        session.resize(gib)

@@ -8,13 +8,19 @@ that LoRAs with an honoured role can be left out of it, and apply after it, when
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from modules import extra_networks
 
+from ..errors import NploraError, RequestError
 from ..session import Applied, Plan, Session
-from .prompt import TAG, left_to_host, read
+from .prompt import TAG, left_to_host, plain, read
+from .tagging import PROBLEM
+
+
+logger = logging.getLogger("nplora")
 
 
 class NploraNetwork(extra_networks.ExtraNetwork):  # type: ignore[misc]
@@ -31,8 +37,12 @@ class NploraNetwork(extra_networks.ExtraNetwork):  # type: ignore[misc]
         self._session.clear()
 
 
-def install(session: Session) -> Callable[[], None]:
-    """Stand around the host's `activate`. Returns the undo."""
+def install(session: Session, stops_on_error: Callable[[], bool] = lambda: False) -> Callable[[], None]:
+    """Stand around the host's `activate`. Returns the undo.
+
+    stops_on_error
+        Whether a picture whose tags cannot all be honoured is not to be made. Then `activate` raises RequestError.
+    """
     original = extra_networks.activate
     installed = True
 
@@ -41,11 +51,17 @@ def install(session: Session) -> Callable[[], None]:
         if not installed:
             return original(p, extra_network_data)
         plan = session.prepare(read(extra_network_data or {}))
+        if stops_on_error():
+            _refuse(session, [*filter(None, [getattr(p, PROBLEM, None)]), *plan.problems])
         result = original(p, left_to_host(extra_network_data, plan))
         applied = session.apply(plan)
         if applied.problems and plan.by_role:
             result = original(p, extra_network_data)
+        if stops_on_error():
+            _refuse(session, applied.problems)
         _report(p, plan, applied)
+        for name in _twice(session, plain(extra_network_data or {}), plan):
+            p.comment(f"NP-LoRA: '{name}' has an ordinary <lora:...> tag, too, so it is added twice")
         return result
 
     def undo() -> None:
@@ -62,13 +78,32 @@ def install(session: Session) -> Callable[[], None]:
     return undo
 
 
+def _refuse(session: Session, problems: Sequence[str]) -> None:
+    if problems:
+        session.clear()
+        raise RequestError(" ".join(problems))
+
+
 def _report(p: Any, plan: Plan, applied: Applied) -> None:
-    for comment in (*plan.comments, *applied.problems):
+    for comment in (*plan.problems, *plan.remarks, *applied.problems):
         p.comment(comment)
     if applied.stale_text:
         _forget_encoded_text(p)
     if plan.files and not applied.problems:
         _add_hashes(p, plan)
+
+
+def _twice(session: Session, names: Sequence[str], plan: Plan) -> list[str]:
+    """Which of these LoRAs are fused as well."""
+    fused = {file.path for file in plan.files.values()}
+    found = []
+    for name in names if fused else ():
+        try:
+            if session.host.resolve(name).path in fused:
+                found.append(name)
+        except NploraError as error:
+            logger.debug("%s", error)
+    return found
 
 
 def _forget_encoded_text(p: Any) -> None:

@@ -20,12 +20,26 @@ ExtraNetworkData = Mapping[str, Sequence[Any]]
 
 def read(data: ExtraNetworkData) -> list[Asked]:
     """Everything that a prompt asks of us: one request for each <nplora:>, one for all roles together."""
-    asked = [Asked(_text(TAG, items), _parsed(parse_tag, items)) for items in map(_items, data.get(TAG, ()))]
+    asked = [asked_by_tag(items) for items in map(_items, data.get(TAG, ()))]
     roles = [(name, items) for name in LORA_TAGS for items in map(_items, data.get(name, ())) if has_role(items)]
-    if roles:
-        text = " ".join(_text(name, items) for name, items in roles)
-        asked.append(Asked(text, _parsed(parse_roles, [items for _, items in roles]), by_role=True))
-    return asked
+    return [*asked, asked_by_roles(roles)] if roles else asked
+
+
+def asked_by_tag(items: Sequence[str]) -> Asked:
+    """What the pieces of an `<nplora:...>` ask for."""
+    return Asked(_text(TAG, items), _parsed(parse_tag, items))
+
+
+def asked_by_roles(tags: Sequence[tuple[str, Sequence[str]]]) -> Asked:
+    """What all the tags with a role, (name, pieces) each, ask for together."""
+    text = " ".join(_text(name, items) for name, items in tags)
+    return Asked(text, _parsed(parse_roles, [items for _, items in tags]), by_role=True)
+
+
+def plain(data: ExtraNetworkData) -> list[str]:
+    """The LoRAs that have an ordinary tag, without a role."""
+    tags = (_items(params) for name in LORA_TAGS for params in data.get(name, ()))
+    return [items[0] for items in tags if items and not has_role(items)]
 
 
 def left_to_host(data: ExtraNetworkData, plan: Plan) -> ExtraNetworkData:

@@ -1,7 +1,7 @@
 """What every host must give its users. Runs on the stand-ins in CI, and on the real hosts where they are.
 
 The numbers in the names: 1 weights, 2 limits of mu, 3 spellings and neighbours, 4 reversibility, 5 kinds of job,
-6 other callers, 7 no work twice, 8 infotext.
+6 other callers, 7 no work twice, 8 infotext, 9 the panel, 10 plots, 11 settings.
 """
 
 from __future__ import annotations
@@ -171,6 +171,14 @@ class HostContract:
         found = driver.compare(expected)
         assert found.worst < 1e-4
         assert found.outside == 0
+
+    def test_3_a_lora_that_is_added_twice_is_said_to_be(self, driver, loras):
+        twice = "'{}' has an ordinary <lora:...> tag, too, so it is added twice"
+        said = " ".join(driver.generate("a cat <nplora:file_0007:vangogh:1> <lora:My Alias:1> <lora:hat:1>").comments)
+        assert twice.format("My Alias") in said
+        assert twice.format("hat") not in said
+        roles = "<lora:dog:1:role=content> <lora:vangogh:1:role=style>"
+        assert "twice" not in " ".join(driver.generate(f"a cat {roles}").comments)
 
     def test_3_a_lora_with_our_name_is_the_users(self, driver, loras):
         driver.generate("a cat <lora:nplora dog x vangogh:1>")
@@ -404,6 +412,130 @@ class HostContract:
         infotext = driver.generate("a cat").infotext
         assert "nplora" not in infotext.lower()
         assert "Lora hashes" not in infotext
+
+    # 9: the panel
+
+    @pytest.mark.parametrize(
+        ("panel", "tag"),
+        [
+            ([True, "dog", "vangogh"], "<nplora:dog:vangogh:0.5>"),
+            (
+                [True, "dog", "vangogh", 2, False, 0.8, 1.2, "2", "np", False],
+                "<nplora:dog:vangogh:2:c=0.8:s=1.2:te=0:k=2>",
+            ),
+            ([{"content": "dog", "style": "vangogh", "mu": "hard"}], "<nplora:dog:vangogh:hard>"),
+            ([{"content": "dog", "style": "vangogh", "method": "direct"}], "<nplora:dog:vangogh:0.5:method=direct>"),
+        ],
+    )
+    def test_9_the_panel_is_its_tag(self, driver, loras, panel, tag):
+        typed = driver.generate(f"a cat {tag}")
+        picture = driver.generate("a cat", panel=panel)
+        assert picture.pixels == typed.pixels
+        assert picture.infotext.startswith(f"a cat {tag}\n")
+        assert ", NP-LoRA: panel" in picture.infotext
+        assert typed.infotext == picture.infotext.replace(", NP-LoRA: panel", "")
+
+    def test_9_the_panel_off_is_not_there(self, driver, loras, plain):
+        picture = driver.generate("a cat", panel=[False, "dog", "vangogh", 2])
+        assert picture.pixels == plain
+        assert picture.infotext == driver.generate("a cat").infotext
+
+    def test_9_the_prompt_wins_over_the_panel(self, driver, loras):
+        prompt = "a cat <nplora:dog:vangogh:2>"
+        typed = driver.generate(prompt)
+        picture = driver.generate(prompt, panel=[True, "dog", "vangogh", 0.1])
+        assert picture.pixels == typed.pixels
+        assert picture.infotext == typed.infotext
+        (comment,) = set(picture.comments) - set(typed.comments)
+        assert "the prompt's own tag for this pair is used, not the panel's: <nplora:dog:vangogh:2>" in comment
+
+    def test_9_an_alias_is_the_same_pair(self, driver, loras):
+        prompt = "a cat <nplora:My Alias:vangogh:2>"
+        assert driver.generate(prompt, panel=[True, "file_0007", "vangogh"]).infotext.startswith(f"{prompt}\n")
+
+    def test_9_the_panel_reaches_every_pass(self, driver, loras):
+        panel = [True, "dog", "vangogh", 1]
+        tag = "<nplora:dog:vangogh:1>"
+        for options in ({"hr_prompt": ""}, {"hr_prompt": "a dog"}, {"batch_size": 2, "n_iter": 2}, {"img2img": True}):
+            typed = {**options, **({"hr_prompt": f"a dog {tag}"} if options.get("hr_prompt") else {})}
+            # An encoder of pictures may draw from the random state that the picture before left: this one is alike.
+            driver.generate(f"a cat {tag}", **typed)
+            expected = driver.generate(f"a cat {tag}", **typed).pixels
+            assert driver.generate("a cat", panel=panel, **options).pixels == expected, options
+        inner = driver.generate("a cat", panel=panel, inner=("none", f"a face {tag}")).inner
+        assert inner == driver.generate(f"a cat {tag}", inner=("none", f"a face {tag}")).inner
+
+    @pytest.mark.parametrize(
+        ("panel", "reason"),
+        [
+            ([True, "dog", "vangog"], "Did you mean 'vangogh'?"),
+            ([True], "choose a content LoRA and a style LoRA"),
+            ([True, "dog", "vangogh", -1], "mu=-1 is negative"),
+            ([{"contnet": "dog"}], "Did you mean 'content'?"),
+        ],
+    )
+    def test_9_a_wrong_panel_says_why_and_changes_nothing(self, driver, loras, plain, panel, reason):
+        picture = driver.generate("a cat", panel=panel)
+        assert picture.pixels == plain
+        assert reason in " ".join(picture.comments)
+
+    # 10: plots
+
+    def test_10_each_cell_is_its_tag(self, driver, loras):
+        mus, methods = ("0", "0.1", "0.5", "1", "10", "hard"), ("np", "direct")
+        cells = driver.sweep(
+            "a cat", [("[NP-LoRA] mu", mus), ("[NP-LoRA] method", methods)], panel=[True, "dog", "vangogh"]
+        )
+        tags = [
+            f"<nplora:dog:vangogh:{mu}{'' if method == 'np' else ':method=direct'}>" for method in methods for mu in mus
+        ]
+        assert len(cells) == len(tags)
+        for cell, tag in zip(cells, tags):
+            assert cell.infotext.startswith(f"a cat {tag}\n"), cell.infotext
+            assert cell.pixels == driver.generate(f"a cat {tag}").pixels, tag
+
+    def test_10_a_plot_varies_the_tag_of_the_prompt(self, driver, loras):
+        cells = driver.sweep(
+            "a <nplora:dog:vangogh:2> cat",
+            [("[NP-LoRA] content weight", ("0.5", "1")), ("[NP-LoRA] style", ("vangogh", "tucker"))],
+        )
+        tags = [f"<nplora:dog:{style}:2{c}>" for style in ("vangogh", "tucker") for c in (":c=0.5", "")]
+        for cell, tag in zip(cells, tags, strict=True):
+            assert cell.infotext.startswith(f"a {tag} cat\n")
+            assert cell.pixels == driver.generate(f"a {tag} cat").pixels, tag
+
+    def test_10_a_sweep_of_mu_reads_and_decomposes_once(self, driver, loras):
+        """Whatever axis the pair stands on: mu is varied innermost."""
+        pairs = 2
+        write_lora(driver.lora_dir / "fresh.safetensors", driver.modules, seed=30, rank=4)
+        write_lora(driver.lora_dir / "fresh style.safetensors", driver.modules, seed=31, rank=4)
+        write_lora(driver.lora_dir / "fresh style 2.safetensors", driver.modules, seed=32, rank=4)
+        before = dict(driver.counts())
+        driver.sweep(
+            "a cat <nplora:fresh:fresh style:1>",
+            [
+                ("[NP-LoRA] style", ("fresh style", "fresh style 2")),
+                ("[NP-LoRA] mu", ("0", "0.1", "0.5", "1", "10", "hard")),
+            ],
+        )
+        counts = {name: driver.counts()[name] - before.get(name, 0) for name in ("loads", "decompositions")}
+        assert counts == {"loads": 1 + pairs, "decompositions": pairs * len(driver.modules)}
+
+    def test_10_a_plot_without_a_fusion_says_why(self, driver, loras, plain):
+        for cell in driver.sweep("a cat", [("[NP-LoRA] mu", ("0", "1"))]):
+            assert cell.pixels == plain
+
+    # 11: settings
+
+    def test_11_a_picture_can_be_refused(self, driver, loras, plain):
+        driver.set_option("nplora_on_error", "Stop, without a picture")
+        try:
+            for prompt, panel in (("a cat <nplora:dog:vangog>", None), ("a cat", [True, "dog"])):
+                with pytest.raises(Exception, match="NP-LoRA: "):
+                    driver.generate(prompt, panel=panel)
+            assert driver.generate("a cat").pixels == plain
+        finally:
+            driver.set_option("nplora_on_error", "Say so under the picture")
 
 
 def _some(driver: Driver) -> list[str]:

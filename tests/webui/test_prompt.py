@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from lib_nplora.errors import RequestError
 from lib_nplora.request import FusionRequest, Source
 from lib_nplora.session import Plan
-from lib_nplora.webui.prompt import left_to_host, read
+from lib_nplora.webui.prompt import left_to_host, plain, read
 
 
 def parsed(**tags: list[str]) -> dict[str, list[SimpleNamespace]]:
@@ -15,7 +15,7 @@ def parsed(**tags: list[str]) -> dict[str, list[SimpleNamespace]]:
 
 
 def plan_of(*honoured) -> Plan:
-    return Plan(honoured, dict.fromkeys(honoured), [], {})
+    return Plan(honoured, dict.fromkeys(honoured), [], [], {})
 
 
 def test_a_prompt_without_us_asks_nothing():
@@ -56,3 +56,8 @@ def test_pieces_that_are_no_text():
     """The host appends its own LoRA setting with the weight as a number."""
     data = {"lora": [SimpleNamespace(items=["hat", 0.5])]}
     assert read(data) == []
+
+
+def test_ordinary_tags_are_those_without_a_role():
+    data = parsed(nplora=["a:b"], lora=["hat:0.5", "dog:1:role=content", "x"], lyco=["y:1"], hypernet=["z"])
+    assert plain(data) == ["hat", "x", "y"]

@@ -1,0 +1,77 @@
+"""A prompt, the panel and the axes of a plot become one prompt, which says it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..errors import RequestError
+from ..request import FusionRequest, Source, format_tag
+from . import axes, prompt_text
+from .prompt_text import Spelled
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A prompt that holds every tag that counts.
+
+    by_panel
+        Whether the last of them is the panel's.
+    comments
+        For the picture.
+    """
+
+    prompt: str
+    by_panel: bool = False
+    comments: tuple[str, ...] = ()
+
+
+def compose(
+    prompt: str,
+    panel: FusionRequest | None,
+    values: Mapping[str, str],
+    same_lora: Callable[[str, str], bool],
+) -> Composed:
+    """Add the panel's tag, unless the prompt has its own for that pair, and put a plot's values where they belong.
+
+    They vary the panel's fusion, or else the prompt's first. Raises RequestError if there is none.
+
+    panel
+        What the panel asks for; None if it is off.
+    values
+        Axis -> value, for one cell of a plot.
+    same_lora
+        Whether two names mean one LoRA.
+    """
+    found = prompt_text.find(prompt)
+    own = next((spelled for spelled in found if panel and _same_pair(spelled, panel, same_lora)), None)
+    if panel and own is None:
+        return Composed(prompt_text.added(prompt, format_tag(axes.applied(panel, values))), by_panel=True)
+    comments = []
+    if panel and own and own.asked.request != panel:
+        comments.append(f"the prompt's own tag for this pair is used, not the panel's: {own.asked.tag}")
+    if values:
+        prompt = _varied(prompt, own or next(iter(found), None), values)
+    return Composed(prompt, comments=tuple(comments))
+
+
+def _same_pair(spelled: Spelled, panel: FusionRequest, same_lora: Callable[[str, str], bool]) -> bool:
+    request = spelled.asked.request
+    return not isinstance(request, RequestError) and all(
+        any(same_lora(own.name, source.name) for own in side)
+        for side, (source,) in ((request.contents, panel.contents), (request.styles, panel.styles))
+    )
+
+
+def _varied(prompt: str, spelled: Spelled | None, values: Mapping[str, str]) -> str:
+    if spelled is None:
+        if {"content", "style"} <= values.keys():
+            pair = FusionRequest((Source(values["content"]),), (Source(values["style"]),))
+            return prompt_text.added(prompt, format_tag(axes.applied(pair, values)))
+        varied = ", ".join(axes.PREFIX + name for name in values)
+        raise RequestError(
+            f"{varied}: there is no fusion to vary. Switch the panel on, or write <nplora:content:style>"
+        )
+    if isinstance(spelled.asked.request, RequestError):
+        raise spelled.asked.request
+    return prompt_text.respelled(prompt, spelled, axes.applied(spelled.asked.request, values))

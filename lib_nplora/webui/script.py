@@ -1,0 +1,31 @@
+"""The host's script that is our panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from modules import scripts
+from modules.infotext_utils import PasteField
+
+from . import panel, settings, tagging
+from .infotext import label
+
+
+class NploraScript(scripts.Script):  # type: ignore[misc]
+    """One instance a tab."""
+
+    def title(self) -> str:
+        return "NP-LoRA"
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> Sequence[Any]:
+        fields = panel.build("img2img" if is_img2img else "txt2img", settings.panel_defaults())
+        self.infotext_fields = [PasteField(component, label(name)) for name, component in fields.items()]
+        self.paste_field_names = [label(name) for name in fields]
+        return list(fields.values())
+
+    def process(self, p: Any, *args: Any) -> None:
+        tagging.write(p, args)

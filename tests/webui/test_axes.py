@@ -1,0 +1,120 @@
+"""Our axes in a plot like the hosts'."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import types
+
+import pytest
+
+from lib_nplora.errors import NotFoundError, RequestError
+from lib_nplora.session import Session
+from lib_nplora.webui import axes, running
+
+from ..hosts.standins import plot
+from ..hosts.standins.common import module
+from .test_infotext import Shelf
+
+
+@pytest.fixture
+def options(monkeypatch):
+    """The plot's own options, ours among them."""
+    made = plot.plot_module()
+    scripts = module(
+        "modules.scripts",
+        scripts_data=[types.SimpleNamespace(module=module("other.py")), types.SimpleNamespace(module=made)],
+    )
+    monkeypatch.setitem(sys.modules, "modules", module("modules", scripts=scripts))
+    monkeypatch.setitem(sys.modules, "modules.scripts", scripts)
+    running.start(Session(Shelf(dog="d", vangogh="v", ink="i")))
+    undo = axes.install()
+    yield made.axis_options
+    undo()
+    running.stop()
+
+
+def option(options, name):
+    return next(option for option in options if option.label == f"[NP-LoRA] {name}")
+
+
+def test_the_axes_are_there_once_and_go_again(options):
+    labels = [option.label for option in options]
+    assert labels[1:] == [
+        f"[NP-LoRA] {name}" for name in ("mu", "content", "style", "content weight", "style weight", "k", "method")
+    ]
+    undo = axes.install()
+    assert [option.label for option in options] == labels
+    undo()
+    assert [option.label for option in options] == ["Nothing"]
+
+
+def test_a_host_without_a_plot_is_left_alone(monkeypatch):
+    scripts = module("modules.scripts", scripts_data=[])
+    monkeypatch.setitem(sys.modules, "modules", module("modules", scripts=scripts))
+    monkeypatch.setitem(sys.modules, "modules.scripts", scripts)
+    axes.install()()
+
+
+VALUES = {
+    "mu": ("0", "hard"),
+    "content": ("dog", "ink"),
+    "style": ("vangogh", "ink"),
+    "k": ("2", "all"),
+    "method": ("np", "direct"),
+}
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(VALUES, 3)))
+def test_the_pair_is_varied_outermost_and_mu_innermost(options, names):
+    slow_to_fast = ["style", "content", "method", "k", "mu"]
+    made = []
+    chosen = [(f"[NP-LoRA] {name}", VALUES[name]) for name in names]
+    plot.cells(options, types.SimpleNamespace(), chosen, lambda p: made.append(dict(axes.of_cell(p))))
+    changes = {name: sum(a[name] != b[name] for a, b in itertools.pairwise(made)) for name in names}
+    assert sorted(names, key=changes.get) == sorted(names, key=slow_to_fast.index)
+    assert sorted(changes.values()) == [1, 3, 7]
+
+
+def test_a_cell_keeps_its_values_to_itself(options):
+    p = types.SimpleNamespace()
+    cells, _ = plot.cells(options, p, [("[NP-LoRA] mu", ("0", "1")), ("[NP-LoRA] k", ("2",))], axes.of_cell)
+    assert cells == [{"mu": "0", "k": "2"}, {"mu": "1", "k": "2"}]
+    assert axes.of_cell(p) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "reason"),
+    [
+        ("mu", "lots", RequestError, "[NP-LoRA] mu: mu=lots is not a number: mu is a number from 0 up, or 'hard'"),
+        ("mu", "-1", RequestError, "negative"),
+        ("k", "some", RequestError, "k=some is not 'all'"),
+        ("method", "direkt", RequestError, "Did you mean 'direct'?"),
+        ("style", "vangog", NotFoundError, "there is no LoRA called 'vangog'"),
+        ("content", "a:b", RequestError, "has ':' in its name"),
+    ],
+)
+def test_a_value_that_no_cell_could_use_is_refused_before_the_first(options, name, value, error, reason):
+    with pytest.raises(error) as raised:
+        option(options, name).confirm(None, [value])
+    assert reason in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["mu", "content", "style", "k", "method"])
+def test_every_choice_is_a_value(options, name):
+    choices = option(options, name).choices()
+    assert len(choices) > 1
+    option(options, name).confirm(None, choices)
+
+
+def test_the_loras_are_those_of_the_moment(options):
+    running.session().host.hashes["new"] = "n"
+    assert "new" in option(options, "style").choices()
+
+
+def test_no_two_axes_cost_the_same():
+    costs = [axis.cost for axis in axes.AXES.values()]
+    assert len(set(costs)) == len(costs)
+    assert max(costs) < 0.7
+    assert min(costs) == axes.AXES["mu"].cost > 0
+    assert {"content", "style"} == set(sorted(axes.AXES, key=lambda name: axes.AXES[name].cost)[-2:])

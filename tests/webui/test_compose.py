@@ -1,0 +1,101 @@
+"""Prompt, panel and plot become one prompt."""
+
+from __future__ import annotations
+
+import operator
+
+import pytest
+
+from lib_nplora.errors import RequestError
+from lib_nplora.request import parse_tag
+from lib_nplora.webui.compose import Composed, compose
+
+PANEL = parse_tag(["dog", "vangogh", "2"])
+TAG = "<nplora:dog:vangogh:2>"
+ALIASES = {"hund": "dog"}
+
+
+def same(one: str, other: str) -> bool:
+    return operator.eq(*(ALIASES.get(name, name) for name in (one, other)))
+
+
+def composed(prompt, panel=None, **values) -> Composed:
+    return compose(prompt, panel, {name.replace("_", " "): text for name, text in values.items()}, same)
+
+
+def test_without_panel_and_plot_nothing_changes():
+    for prompt in ("", "a cat", "a <nplora:x:y> cat <nplora:oops>"):
+        assert composed(prompt) == Composed(prompt)
+
+
+def test_the_panel_adds_its_tag():
+    assert composed("a cat", PANEL) == Composed(f"a cat {TAG}", by_panel=True)
+    assert composed("", PANEL) == Composed(TAG, by_panel=True)
+    assert composed("a <nplora:x:y> cat", PANEL) == Composed(f"a <nplora:x:y> cat {TAG}", by_panel=True)
+
+
+@pytest.mark.parametrize(
+    "own", ["<nplora:dog:vangogh:1>", "<nplora:hund:vangogh>", "<lora:dog:1:role=content> <lora:vangogh:1:role=style>"]
+)
+def test_the_prompt_wins_over_the_panel_for_its_pair(own):
+    prompt = f"a {own} cat"
+    found = composed(prompt, PANEL)
+    assert found.prompt == prompt
+    assert not found.by_panel
+    assert found.comments == (f"the prompt's own tag for this pair is used, not the panel's: {own}",)
+
+
+def test_the_same_tag_in_both_is_nothing_to_speak_of():
+    assert composed(f"a {TAG} cat", PANEL) == Composed(f"a {TAG} cat")
+
+
+def test_swapped_roles_are_another_pair():
+    assert composed("<nplora:vangogh:dog:2>", PANEL).by_panel
+
+
+@pytest.mark.parametrize(
+    ("values", "tag"),
+    [
+        ({"mu": "0.1"}, "<nplora:dog:vangogh:0.1>"),
+        ({"mu": "hard"}, "<nplora:dog:vangogh:hard>"),
+        ({"content": "cat"}, "<nplora:cat:vangogh:2>"),
+        ({"style": "ink"}, "<nplora:dog:ink:2>"),
+        ({"content_weight": "0.5"}, "<nplora:dog:vangogh:2:c=0.5>"),
+        ({"style_weight": "1.25"}, "<nplora:dog:vangogh:2:s=1.25>"),
+        ({"k": "90%"}, "<nplora:dog:vangogh:2:k=90%>"),
+        ({"method": "direct"}, "<nplora:dog:vangogh:2:method=direct>"),
+        ({"mu": "1", "method": "direct", "content": "cat"}, "<nplora:cat:vangogh:1:method=direct>"),
+    ],
+)
+def test_a_plot_varies_the_panel_or_else_the_prompt(values, tag):
+    assert composed("a cat", PANEL, **values) == Composed(f"a cat {tag}", by_panel=True)
+    assert composed(f"a {TAG} cat", None, **values) == Composed(f"a {tag} cat")
+    assert composed(f"a {TAG} cat", PANEL, **values) == Composed(f"a {tag} cat")
+    assert composed(f"a {TAG} cat <nplora:x:y>", None, **values) == Composed(f"a {tag} cat <nplora:x:y>")
+
+
+def test_a_plot_varies_roles():
+    prompt = "a <lora:dog:0.8:role=content> <lora:vangogh:1:role=style:mu=0.5>"
+    assert composed(prompt, mu="2").prompt == "a <lora:dog:0.8:role=content:mu=2> <lora:vangogh:1:role=style>"
+    assert composed(prompt, content_weight="1").prompt == ("a <lora:dog:1:role=content> <lora:vangogh:1:role=style>")
+
+
+def test_a_plot_of_both_names_needs_no_fusion_to_vary():
+    assert composed("a cat", content="dog", style="ink", mu="1") == Composed("a cat <nplora:dog:ink:1>")
+
+
+def test_a_plot_without_a_fusion_is_refused():
+    with pytest.raises(RequestError, match=r"^\[NP-LoRA\] mu: there is no fusion to vary. Switch the panel on"):
+        composed("a cat", mu="1")
+
+
+def test_a_plot_of_names_among_several_is_refused():
+    prompt = "<lora:dog:1:role=content> <lora:cat:1:role=content> <lora:ink:1:role=style>"
+    with pytest.raises(RequestError, match="2 contents, so an axis cannot tell which to change"):
+        composed(prompt, content="hat")
+    assert "mu=1" in composed(prompt, mu="1").prompt
+
+
+def test_a_plot_of_a_tag_that_cannot_be_read_says_why():
+    with pytest.raises(RequestError, match="the style is missing"):
+        composed("<nplora:dog>", mu="1")
