@@ -45,13 +45,12 @@ def _components(tab: str, start: PanelState) -> Components:
 
     row = {"elem_classes": ["nplora-row"]}
     hidden = {"elem_classes": ["nplora-hidden"]}
-    names = list(running.names())
     parts: Components = {}
     with InputAccordion(start.enabled, label="NP-LoRA", elem_id=f"{tab}_nplora") as parts["enabled"]:
         with gr.Row(**row):
             for role, info in (("content", "the subject"), ("style", "the look")):
                 parts[role] = gr.Dropdown(
-                    names,
+                    _choices(),
                     value=getattr(start, role),
                     label=f"{role.capitalize()} LoRA",
                     info=info,
@@ -61,7 +60,7 @@ def _components(tab: str, start: PanelState) -> Components:
             create_refresh_button(
                 [parts["content"], parts["style"]],
                 running.refresh,
-                lambda: {"choices": list(running.names())},
+                lambda: {"choices": _choices()},
                 **at("refresh"),
             )
             parts["swap"] = ToolButton("\u21c4", tooltip="Swap roles", **at("swap"))
@@ -100,12 +99,23 @@ def _components(tab: str, start: PanelState) -> Components:
             parts["te"] = gr.Checkbox(start.te, label="Text encoder too", **at("te"))
         with gr.Row(**row):
             parts["tag"] = gr.Textbox(
-                _tag(start), label="Tag", info="what the panel adds to the prompt", interactive=False, **at("tag")
+                _tag(start),
+                label="Tag",
+                info="what the panel adds to the prompt",
+                interactive=False,
+                scale=3,
+                min_width=240,
+                **at("tag"),
             )
-            parts["insert"] = gr.Button("Insert into prompt", **at("insert"))
+            parts["insert"] = gr.Button("Insert into prompt", scale=1, min_width=160, **at("insert"))
         parts["role"] = gr.Textbox("", label="role", **hidden, **at("role"))
         parts["role_set"] = gr.Button("Set role", **hidden, **at("role_set"))
     return parts
+
+
+def _choices() -> list[str]:
+    """None, which Gradio 4 shows as whatever stands first, then every LoRA."""
+    return ["", *running.names()]
 
 
 def _tag(state: PanelState) -> str:
