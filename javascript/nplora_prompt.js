@@ -22,7 +22,7 @@ function nploraInsert(tab, tag) {
 
 /** What separates a prompt from a tag after it: a line break where a comment would swallow the tag. */
 function nploraGap(prompt) {
-    if (prompt.split("\n").pop().includes("#")) return "\n";
+    if (/#|\/\//.test(prompt.split("\n").pop())) return "\n";
     return /\S$/.test(prompt) ? " " : "";
 }
 

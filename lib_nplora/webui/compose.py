@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..errors import RequestError
 from ..request import FusionRequest, Source, format_tag
 from . import axes, prompt_text
+from .comments import visible
 from .prompt_text import Spelled
 
 
@@ -34,7 +35,8 @@ def compose(
 ) -> Composed:
     """Add the panel's tag, unless the prompt has its own for that pair, and put a plot's values where they belong.
 
-    They vary the panel's fusion, or else the prompt's first. Raises RequestError if there is none.
+    They vary the panel's fusion, or else the prompt's first; a plot of both names needs none to vary. Where there is
+    none, the prompt stays as it is. Raises RequestError for values that cannot be put there.
 
     panel
         What the panel asks for; None if it is off.
@@ -44,9 +46,10 @@ def compose(
         Whether two names mean one LoRA.
     """
     found = prompt_text.find(prompt)
-    own = next((spelled for spelled in found if panel and _same_pair(spelled, panel, same_lora)), None)
+    pairs = [panel, axes.applied(panel, values)] if panel else []
+    own = next((x for x in found if any(_same_pair(x, pair, same_lora) for pair in pairs)), None)
     if panel and own is None:
-        return Composed(prompt_text.added(prompt, format_tag(axes.applied(panel, values))), by_panel=True)
+        return Composed(_added(prompt, pairs[1]), by_panel=True)
     comments = []
     if panel and own and own.asked.request != panel:
         comments.append(f"the prompt's own tag for this pair is used, not the panel's: {own.asked.tag}")
@@ -67,11 +70,16 @@ def _varied(prompt: str, spelled: Spelled | None, values: Mapping[str, str]) -> 
     if spelled is None:
         if {"content", "style"} <= values.keys():
             pair = FusionRequest((Source(values["content"]),), (Source(values["style"]),))
-            return prompt_text.added(prompt, format_tag(axes.applied(pair, values)))
-        varied = ", ".join(axes.PREFIX + name for name in values)
-        raise RequestError(
-            f"{varied}: there is no fusion to vary. Switch the panel on, or write <nplora:content:style>"
-        )
+            return _added(prompt, axes.applied(pair, values))
+        return prompt
     if isinstance(spelled.asked.request, RequestError):
         raise spelled.asked.request
     return prompt_text.respelled(prompt, spelled, axes.applied(spelled.asked.request, values))
+
+
+def _added(prompt: str, request: FusionRequest) -> str:
+    tag = format_tag(request)
+    together = prompt_text.added(prompt, tag)
+    if not visible(together).endswith(tag):
+        raise RequestError(f"this WebUI takes a part of {tag} for a comment: rename the LoRA")
+    return together

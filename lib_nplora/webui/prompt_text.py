@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..request import FusionRequest, format_roles, format_tag, has_role
 from ..session import Asked
+from .comments import visible
 from .prompt import LORA_TAGS, TAG, asked_by_roles, asked_by_tag
 
 _ANY_TAG = re.compile(r"<(\w+):([^>]+)>")
@@ -27,10 +28,13 @@ class Spelled:
 
 
 def find(prompt: str) -> list[Spelled]:
-    """Every fusion of a prompt: one for each `<nplora:...>`, in order, and one for all roles together."""
+    """Every fusion of a prompt: one for each `<nplora:...>`, in order, and one for all roles together.
+
+    Tags in comments do not count.
+    """
     found = []
     roles = []
-    for match in _ANY_TAG.finditer(prompt):
+    for match in _ANY_TAG.finditer(visible(prompt)):
         name, items = match[1], match[2].split(":")
         if name == TAG:
             found.append(Spelled(asked_by_tag(items), (match.span(),)))
@@ -61,7 +65,8 @@ def added(prompt: str, tag: str) -> str:
     """The prompt with a tag at its end, on a line of its own if a comment would swallow it."""
     if not prompt:
         return tag
-    return f"{prompt}\n{tag}" if "#" in prompt.rpartition("\n")[2] else f"{prompt} {tag}"
+    together = f"{prompt} {tag}"
+    return together if visible(together).endswith(tag) else f"{prompt}\n{tag}"
 
 
 def renamed(prompt: str, rename: Callable[[str], str]) -> str:

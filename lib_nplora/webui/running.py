@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from ..errors import NploraError
+from ..errors import NotFoundError, did_you_mean
 from ..hosts import Host, detect_host
 from ..session import Session
 
@@ -43,31 +43,29 @@ def refresh() -> None:
         found.refresh()
 
 
+def _paths() -> dict[str, str]:
+    """The file of each name and alias that the host lists. Names come before aliases."""
+    found = host()
+    listed = found.listed() if found else ()
+    return {**{entry.alias: entry.path for entry in listed}, **{entry.name: entry.path for entry in listed}}
+
+
 def check_listed(name: str) -> None:
     """Raises NotFoundError unless a LoRA has this name or alias."""
-    found = host()
-    if found and name and name not in found.names():
-        found.resolve(name)
+    known = _paths()
+    if name not in known:
+        raise NotFoundError(f"there is no LoRA called '{name}'.{did_you_mean(name, known)}")
 
 
 def completed(name: str | None) -> str:
     """The first LoRA whose name holds what was typed, unless that is a name or alias itself; else as typed."""
     name = name or ""
-    try:
-        check_listed(name)
-    except NploraError:
-        return next((known for known in names() if name.lower() in known.lower()), name)
-    return name
+    if name in _paths():
+        return name
+    return next((known for known in names() if name and name.lower() in known.lower()), name)
 
 
-def same_lora(one: str, other: str) -> bool:
-    """Whether two names mean one file, which has a name and may have an alias."""
-    if one == other:
-        return True
-    found = host()
-    if found is None:
-        return False
-    try:
-        return found.resolve(one).path == found.resolve(other).path
-    except NploraError:
-        return False
+def same_lora() -> Callable[[str, str], bool]:
+    """Tells whether two names mean one file, which has a name and may have an alias, by the list as it is now."""
+    paths = _paths()
+    return lambda one, other: one == other or (one in paths and paths[one] == paths.get(other))

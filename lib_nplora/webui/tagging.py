@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import RequestError
+from ..request import FusionRequest
 from . import axes, running
-from .compose import compose
+from .compose import Composed, compose
 from .fields import PanelState
 from .infotext import BY_PANEL, MARK
+from .prompt_text import find
 
 PROBLEM = "nplora_problem"
 """Attribute of `p`: why the panel or a plot adds nothing to this picture."""
@@ -23,19 +25,15 @@ def write(p: Any, args: Sequence[Any]) -> None:
     args
         The script's, see PanelState.from_args.
     """
-    p.extra_generation_params.pop(MARK, None)
+    # Of its own: cells of a plot and lines of a file share one with pictures that we may have had no part in.
+    p.extra_generation_params = {k: v for k, v in p.extra_generation_params.items() if k not in (MARK, "Lora hashes")}
     setattr(p, PROBLEM, None)
     values = axes.of_cell(p)
     try:
-        state = PanelState.from_args(args)
-        panel = state.request() if state.enabled else None
+        panel = PanelState.from_args(args).request() if PanelState.is_on(args) else None
         if panel is None and not values:
             return
-        composed = {
-            name: [compose(prompt, panel, values, running.same_lora) for prompt in prompts]
-            for name in ("all_prompts", "all_hr_prompts")
-            if (prompts := getattr(p, name, None))
-        }
+        composed = _composed(p, panel, values)
     except RequestError as error:
         setattr(p, PROBLEM, f"NP-LoRA: {error}")
         p.comment(f"NP-LoRA: {error}")
@@ -46,5 +44,21 @@ def write(p: Any, args: Sequence[Any]) -> None:
     everything = [one for several in composed.values() for one in several]
     for comment in dict.fromkeys(comment for one in everything for comment in one.comments):
         p.comment(f"NP-LoRA: {comment}")
-    if any(one.by_panel for one in everything):
+    if all(one.by_panel for one in everything):
         p.extra_generation_params[MARK] = BY_PANEL
+
+
+def _composed(p: Any, panel: FusionRequest | None, values: Mapping[str, str]) -> dict[str, list[Composed]]:
+    """Each list of prompts that `p` has. Raises RequestError."""
+    lists = {name: prompts for name in ("all_prompts", "all_hr_prompts") if (prompts := getattr(p, name, None))}
+    same_lora = running.same_lora()
+    once = {
+        prompt: compose(prompt, panel, values, same_lora)
+        for prompt in dict.fromkeys(prompt for prompts in lists.values() for prompt in prompts)
+    }
+    if values and not any(find(one.prompt) for one in once.values()):
+        varied = ", ".join(axes.PREFIX + name for name in values)
+        raise RequestError(
+            f"{varied}: there is no fusion to vary. Switch the panel on, or write <nplora:content:style>"
+        )
+    return {name: [once[prompt] for prompt in prompts] for name, prompts in lists.items()}

@@ -521,7 +521,7 @@ class HostContract:
         counts = {name: driver.counts()[name] - before.get(name, 0) for name in ("loads", "decompositions")}
         assert counts == {"loads": 1 + pairs, "decompositions": pairs * len(driver.modules)}
 
-    def test_10_a_plot_without_a_fusion_says_why(self, driver, loras, plain):
+    def test_10_a_plot_without_a_fusion_changes_nothing(self, driver, loras, plain):
         for cell in driver.sweep("a cat", [("[NP-LoRA] mu", ("0", "1"))]):
             assert cell.pixels == plain
 

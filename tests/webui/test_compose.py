@@ -84,9 +84,15 @@ def test_a_plot_of_both_names_needs_no_fusion_to_vary():
     assert composed("a cat", content="dog", style="ink", mu="1") == Composed("a cat <nplora:dog:ink:1>")
 
 
-def test_a_plot_without_a_fusion_is_refused():
-    with pytest.raises(RequestError, match=r"^\[NP-LoRA\] mu: there is no fusion to vary. Switch the panel on"):
-        composed("a cat", mu="1")
+def test_a_prompt_without_a_fusion_is_left_alone_by_a_plot():
+    assert composed("a cat", mu="1") == Composed("a cat")
+
+
+def test_a_plot_does_not_double_a_pair_that_the_prompt_has():
+    assert composed("a <nplora:cat:vangogh:1>", PANEL, content="cat") == Composed(
+        "a <nplora:cat:vangogh:1>",
+        comments=("the prompt's own tag for this pair is used, not the panel's: <nplora:cat:vangogh:1>",),
+    )
 
 
 def test_a_plot_of_names_among_several_is_refused():

@@ -48,11 +48,7 @@ def test_taking_out_undoes_adding(prompt):
 
 @given(prompts)
 def test_an_added_tag_is_the_last_that_a_host_reads(prompt):
-    """Also once a host has cut comments, from # to the end of the line."""
-    together = prompt_text.added(prompt, TAG)
-    assert host_parse(together) == [*host_parse(prompt), TAG[1:-1]]
-    uncommented = re.sub(r"#.*", "", together)
-    assert host_parse(uncommented)[-1] == TAG[1:-1]
+    assert host_parse(prompt_text.added(prompt, TAG)) == [*host_parse(prompt), TAG[1:-1]]
 
 
 def test_a_tag_is_spelled_anew_in_its_place():

@@ -152,7 +152,7 @@ class StandIn(Driver):
 
         p = Processing(self, prompt, Runner(None, self.page.alwayson), script_args=self._script_args(panel))
         with torch.no_grad():
-            pictures, order = plot.cells(self.plot.axis_options, p, axes, make)
+            pictures = plot.cells(self.plot.axis_options, p, axes, make)
         assert not self.errors, self.errors
         return pictures
 

@@ -98,7 +98,7 @@ class Page:
         components = ("Row", "Slider", "Number", "Checkbox", "Dropdown", "Textbox", "Radio")
         Component.made.clear()
         return {
-            "gradio": module("gradio", update=dict, Button=Button, **{name: Component for name in components}),
+            "gradio": module("gradio", update=dict, Button=Button, **dict.fromkeys(components, Component)),
             "modules.scripts": module(
                 "modules.scripts", Script=Script, AlwaysVisible=object(), scripts_data=self.scripts_data
             ),

@@ -18,6 +18,7 @@ class AxisOption:
         self.confirm = confirm
         self.cost = cost
         self.choices = choices
+        self.prepare = prepare
 
 
 def plot_module():
@@ -27,7 +28,7 @@ def plot_module():
 
 
 def cells(options: Sequence[AxisOption], p: Any, axes: Sequence[tuple[str, Sequence[str]]], make: Callable[[Any], Any]):
-    """Make every cell of a plot of up to three axes. Returns them with X innermost, and the order of their making."""
+    """Make every cell of a plot of up to three axes. Returns them with X innermost."""
     chosen = [next(option for option in options if option.label == label) for label, _ in axes]
     values = [[option.type(text) for text in texts] for option, (_, texts) in zip(chosen, axes)]
     for option, xs in zip(chosen, values):
@@ -42,4 +43,4 @@ def cells(options: Sequence[AxisOption], p: Any, axes: Sequence[tuple[str, Seque
             option.apply(pc, values[axis][cell[axis]], values[axis])
         made[tuple(cell[axis] for axis in range(len(axes)))] = make(pc)
     wanted = sorted(made, key=lambda indices: indices[::-1])
-    return [made[indices] for indices in wanted], list(made)
+    return [made[indices] for indices in wanted]
