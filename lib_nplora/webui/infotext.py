@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -31,7 +33,7 @@ def on_pasted(infotext: str, params: MutableMapping[str, Any]) -> None:
     The panel's own tag goes back into the panel, which is switched on; one that was typed stays in the prompt, and the
     panel shows it while it is off. LoRAs that were renamed since are found by their hashes.
     """
-    by_panel = params.pop(MARK, None) == BY_PANEL
+    by_panel = params.get(MARK) == BY_PANEL
     prompts = [name for name in ("Prompt", "Hires prompt") if params.get(name)]
     if host := running.host():
         finder = _Finder(host, _hashes(params.get("Lora hashes", "")))
@@ -42,13 +44,18 @@ def on_pasted(infotext: str, params: MutableMapping[str, Any]) -> None:
         for name in prompts:
             if spelled := _readable(params[name], last=True):
                 params[name] = prompt_text.without(params[name], spelled)
+        _take_styles(params)
     if shown is None:
-        params[label("enabled")] = False
         return
     request = shown.asked.request
     assert not isinstance(request, RequestError)
     state = PanelState.of(request, enabled=by_panel)
     params.update({label(name): getattr(state, name) for name in NAMES})
+
+
+def enabled(params: Mapping[str, Any]) -> bool:
+    """Whether pasted parameters switch the panel on; others' pictures, which say nothing of it, switch it off."""
+    return bool(params.get(label("enabled"), False))
 
 
 def _readable(prompt: str, last: bool) -> Spelled | None:
@@ -64,21 +71,42 @@ def _hashes(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
 
+def _take_styles(params: MutableMapping[str, Any]) -> None:
+    """The host looks for its styles at the end of the prompt, before our tag was taken from there: look once more."""
+    try:
+        shared = importlib.import_module("modules.shared")
+        extract, rule = shared.prompt_styles.extract_styles_from_prompt, shared.opts.infotext_styles
+    except (ImportError, AttributeError):
+        return
+    if rule == "Ignore" or params.get("Hires prompt"):
+        return
+    found, params["Prompt"], params["Negative prompt"] = extract(params["Prompt"], params.get("Negative prompt", ""))
+    if found and rule in ("Apply", "Apply if any"):
+        params["Styles array"] = [*params.get("Styles array", ()), *found]
+
+
 class _Finder:
-    """Finds LoRAs by the hashes that a picture names them with."""
+    """Finds LoRAs by the hashes that a picture names them with, each once, in ten seconds for all."""
 
     def __init__(self, host: Host, hashes: Mapping[str, str]) -> None:
         self._host = host
         self._hashes = hashes
+        self._found: dict[str, str] = {}
+        self._until = time.monotonic() + 10
 
     def name(self, name: str) -> str:
         """What the LoRA is called here; the name as it was if it is not found."""
+        if name not in self._found:
+            self._found[name] = self._find(name) or name
+        return self._found[name]
+
+    def _find(self, name: str) -> str | None:
         shorthash = self._hashes.get(name.replace(",", ""))
         if not shorthash:
-            return name
+            return None
         try:
             if self._host.resolve(name).shorthash == shorthash:
                 return name
-        except NploraError as error:
+        except (NploraError, OSError) as error:
             logger.debug("%s", error)
-        return self._host.named_by_hash(shorthash) or name
+        return self._host.named_by_hash(shorthash, max(self._until - time.monotonic(), 0))

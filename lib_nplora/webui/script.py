@@ -9,7 +9,7 @@ from modules import scripts
 from modules.infotext_utils import PasteField
 
 from . import panel, settings, tagging
-from .infotext import label
+from .infotext import enabled, label
 
 
 class NploraScript(scripts.Script):  # type: ignore[misc]
@@ -23,8 +23,9 @@ class NploraScript(scripts.Script):  # type: ignore[misc]
 
     def ui(self, is_img2img: bool) -> Sequence[Any]:
         fields = panel.build("img2img" if is_img2img else "txt2img", settings.panel_defaults())
-        self.infotext_fields = [PasteField(component, label(name)) for name, component in fields.items()]
-        self.paste_field_names = [label(name) for name in fields]
+        targets = {name: enabled if name == "enabled" else label(name) for name in fields}
+        self.infotext_fields = [PasteField(component, targets[name]) for name, component in fields.items()]
+        self.paste_field_names = list(targets.values())
         return list(fields.values())
 
     def process(self, p: Any, *args: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import types
 
 import pytest
 
@@ -11,7 +13,7 @@ from lib_nplora.hosts import LoraFile
 from lib_nplora.session import Session
 from lib_nplora.webui import running
 from lib_nplora.webui.fields import NAMES, PanelState
-from lib_nplora.webui.infotext import MARK, label, on_pasted
+from lib_nplora.webui.infotext import MARK, enabled, label, on_pasted
 
 
 class Shelf:
@@ -19,6 +21,7 @@ class Shelf:
 
     def __init__(self, **hashes: str) -> None:
         self.hashes = hashes
+        self.asked: list[str] = []
 
     def names(self):
         return list(self.hashes)
@@ -28,7 +31,11 @@ class Shelf:
             raise NotFoundError(f"there is no LoRA called '{name}'.")
         return LoraFile(name, f"/{name}", name, self.hashes[name], None)
 
-    def named_by_hash(self, shorthash):
+    def listed(self):
+        return [types.SimpleNamespace(name=name, alias=name, path=f"/{name}") for name in self.hashes]
+
+    def named_by_hash(self, shorthash, seconds):
+        self.asked.append(shorthash)
         return next((name for name, known in self.hashes.items() if known == shorthash), None)
 
 
@@ -51,14 +58,17 @@ def panel(params: dict) -> PanelState | None:
 
 
 def test_a_picture_without_us_switches_the_panel_off_and_changes_nothing_else(shelf):
-    assert pasted("a cat <lora:dog:1>") == {"Prompt": "a cat <lora:dog:1>", "Steps": "20", label("enabled"): False}
+    params = pasted("a cat <lora:dog:1>")
+    assert params == {"Prompt": "a cat <lora:dog:1>", "Steps": "20"}
+    assert not enabled(params)
+    assert enabled(pasted("<nplora:dog:vangogh>", **{MARK: "panel"}))
+    assert not enabled(pasted("<nplora:dog:vangogh>"))
 
 
 def test_the_panels_own_tag_goes_back_into_the_panel(shelf):
     params = pasted("a cat <nplora:x:y:1> <nplora:dog:vangogh:hard:c=0.9:k=8>", **{MARK: "panel"})
     assert params["Prompt"] == "a cat <nplora:x:y:1>"
     assert panel(params) == PanelState(True, "dog", "vangogh", hard=True, content_weight=0.9, k="8")
-    assert MARK not in params
 
 
 def test_a_typed_tag_stays_and_is_shown(shelf):
@@ -87,6 +97,33 @@ def test_renamed_loras_are_found_by_their_hashes(shelf):
     assert panel(params).content == "hund2"
     roles = pasted("<lora:hund:1:role=content> <lora:vangogh:1:role=style>", Lora_hashes="hund: d1, vangogh: f0")
     assert roles["Prompt"] == "<lora:hund2:1:role=content> <lora:vangogh:1:role=style>"
+
+
+def test_each_name_is_looked_for_once(shelf):
+    prompt = "<nplora:gone:vangogh:1>"
+    pasted(prompt, **{"Hires_prompt": prompt, "Lora_hashes": "gone: 77, vangogh: f0"})
+    assert shelf.asked == ["77"]
+
+
+def test_styles_are_recognised_behind_the_panels_tag(shelf, monkeypatch):
+    """The host's own way of taking a style from the end of a prompt, which our tag hides."""
+
+    def extract(prompt, negative):
+        stem = prompt.removesuffix(", art")
+        return (["artful"], stem, negative) if stem != prompt else ([], prompt, negative)
+
+    shared = types.SimpleNamespace(
+        opts=types.SimpleNamespace(infotext_styles="Apply if any"),
+        prompt_styles=types.SimpleNamespace(extract_styles_from_prompt=extract),
+    )
+    monkeypatch.setitem(sys.modules, "modules", types.ModuleType("modules"))
+    monkeypatch.setitem(sys.modules, "modules.shared", shared)
+    prompt = "a cat, art <nplora:dog:vangogh:1>"
+    params = pasted(prompt, **{MARK: "panel"})
+    assert (params["Prompt"], params["Styles array"]) == ("a cat", ["artful"])
+    assert pasted(prompt)["Prompt"] == prompt
+    shared.opts.infotext_styles = "Ignore"
+    assert pasted(prompt, **{MARK: "panel"})["Prompt"] == "a cat, art"
 
 
 def test_a_name_that_means_another_file_now_is_found_by_its_hash(shelf):

@@ -8,6 +8,8 @@ import sys
 import pytest
 from fastapi import FastAPI
 
+from lib_nplora.webui.fields import NAMES
+
 from ..hosts.contract import Loras
 from ..hosts.standins.a1111 import A1111
 from ..hosts.standins.forge import Forge
@@ -81,12 +83,10 @@ def test_the_host_does_not_keep_what_a_setting_decides(host):
     (script,) = host.page.alwayson
     kept = {
         name
-        for (field, _), name in zip(script.infotext_fields, script.paste_field_names)
+        for (field, _), name in zip(script.infotext_fields, NAMES)
         if not getattr(field, "do_not_save_to_config", False)
     }
-    assert kept == {
-        f"NP-LoRA {name}" for name in ("enabled", "content", "style", "content_weight", "style_weight", "te")
-    }
+    assert kept == {"enabled", "content", "style", "content_weight", "style_weight", "te"}
 
 
 def test_a_setting_that_cannot_be_read_is_reported(host, caplog):
