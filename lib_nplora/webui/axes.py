@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -10,7 +13,7 @@ from typing import Any
 from ..errors import NploraError, RequestError
 from ..methods import METHODS, method_named
 from ..rank_rule import RankRule
-from ..request import FusionRequest, Source, check_name, parse_mu, parse_number
+from ..request import FusionRequest, Source, check_name, format_number, parse_mu, parse_number
 from . import running
 
 PREFIX = "[NP-LoRA] "
@@ -136,7 +139,8 @@ def _plot_module() -> ModuleType | None:
 
 def _option(module: ModuleType, name: str, axis: Axis) -> Any:
     def apply(p: Any, value: Any, values: Sequence[Any]) -> None:
-        setattr(p, _KEPT, {**of_cell(p), name: str(value)})
+        text = str(round(value, 8) if isinstance(value, float) else value)
+        setattr(p, _KEPT, {**of_cell(p), name: text})
 
     def confirm(p: Any, values: Sequence[Any]) -> None:
         for value in values:
@@ -145,9 +149,34 @@ def _option(module: ModuleType, name: str, axis: Axis) -> Any:
             except NploraError as error:
                 raise type(error)(f"{PREFIX}{name}: {error}") from None
 
-    return module.AxisOption(
-        PREFIX + name, axis.type, apply, confirm=confirm, cost=axis.cost, choices=_as_list(axis.choices)
-    )
+    options: dict[str, Any] = {"confirm": confirm, "cost": axis.cost, "choices": _as_list(axis.choices)}
+    if name == "mu" and "prepare" in inspect.signature(module.AxisOption).parameters:
+        options["prepare"] = typed
+    return module.AxisOption(PREFIX + name, axis.type, apply, **options)
+
+
+def typed(text: str) -> list[str]:
+    """The values that were typed; ranges as for the host's axes of numbers, `0-1 (+0.25)` and `0-1 [5]`."""
+    values: list[str] = []
+    for value in filter(None, map(str.strip, text.split(","))):
+        found = _RANGE.fullmatch(value)
+        if found is None:
+            values.append(value)
+            continue
+        start, stop = float(found["start"]), float(found["stop"])
+        if found["count"]:
+            count, step = int(found["count"]), (stop - start) / max(int(found["count"]) - 1, 1)
+        else:
+            step = float(found["step"])
+            count = math.floor((stop - start) / step + 1e-9) + 1 if step else 1
+        values += [format_number(round(start + step * i, 8)) for i in range(count)]
+    return values
+
+
+_NUMBER = r"\d+(?:\.\d*)?"
+_RANGE = re.compile(
+    rf"(?P<start>{_NUMBER})\s*-\s*(?P<stop>{_NUMBER})\s*(?:\(\+(?P<step>{_NUMBER})\)|\[(?P<count>\d+)\])"
+)
 
 
 def _as_list(choices: Callable[[], Sequence[str]] | None) -> Callable[[], list[str]] | None:

@@ -20,6 +20,7 @@ _undo: list[Callable[[], None]] = []
 
 def register() -> None:
     """Called whenever the host runs our script, which it does again on every reload of its UI."""
+    axes.install()  # Without its page, a host makes the plot before it calls us.
     script_callbacks.on_before_ui(_start)
     script_callbacks.on_ui_settings(lambda: settings.add(_resize))
     script_callbacks.on_infotext_pasted(infotext.on_pasted)

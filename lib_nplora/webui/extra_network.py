@@ -19,7 +19,6 @@ from ..session import Applied, Plan, Session
 from .prompt import TAG, left_to_host, plain, read
 from .tagging import PROBLEM
 
-
 logger = logging.getLogger("nplora")
 
 

@@ -46,6 +46,19 @@ class PanelState:
         A dictionary may stand anywhere; without `enabled` in it, it switches the panel on. mu may be `hard`.
         Raises RequestError.
         """
+        values = cls._values(args)
+        if isinstance(values["mu"], str) and parse_mu(values["mu"]) == HARD:
+            values |= {"mu": cls.mu, "hard": True}
+        read: dict[str, Any] = {name: _READ[type(getattr(cls, name))](name, value) for name, value in values.items()}
+        return cls(**read)
+
+    @classmethod
+    def is_on(cls, args: Sequence[Any]) -> bool:
+        """The first of the values alone: what else an unused panel holds does not matter. Raises RequestError."""
+        return _read_bool("enabled", cls._values(args)["enabled"])
+
+    @classmethod
+    def _values(cls, args: Sequence[Any]) -> dict[str, Any]:
         values: dict[str, Any] = dataclasses.asdict(cls())
         for name, value in zip(values, args):
             if not isinstance(value, Mapping) and value is not None:
@@ -53,11 +66,10 @@ class PanelState:
         for named in args:
             if isinstance(named, Mapping):
                 _refuse_unknown(named, values)
-                values |= {"enabled": True, **named}
-        if isinstance(values["mu"], str) and parse_mu(values["mu"]) == HARD:
-            values |= {"mu": cls.mu, "hard": True}
-        read: dict[str, Any] = {name: _READ[type(getattr(cls, name))](name, value) for name, value in values.items()}
-        return cls(**read)
+                given = {name: value for name, value in named.items() if value is not None}
+                hard = {"hard": False} if "mu" in given else {}
+                values |= {"enabled": True, **hard, **given}
+        return values
 
     @classmethod
     def of(cls, request: FusionRequest, enabled: bool) -> PanelState:

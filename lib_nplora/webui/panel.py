@@ -72,17 +72,33 @@ def _components(tab: str, start: PanelState) -> Components:
                 step=0.001,
                 label="mu",
                 info="how strongly the style is protected; 0 is the plain merge",
+                interactive=not start.hard,
                 scale=3,
                 min_width=240,
                 **at("mu_position"),
             )
-            parts["mu"] = gr.Number(start.mu, label="mu value", step=0.1, scale=1, min_width=100, **at("mu"))
+            parts["mu"] = gr.Number(
+                start.mu,
+                label="mu value",
+                info="10 is close to hard",
+                step=0.1,
+                interactive=not start.hard,
+                scale=1,
+                min_width=100,
+                **at("mu"),
+            )
             parts["hard"] = gr.Checkbox(start.hard, label="hard: fully protected", scale=1, min_width=100, **at("hard"))
         with gr.Row(**row):
             for role in ("content", "style"):
                 name = f"{role}_weight"
                 parts[name] = gr.Slider(
-                    0, 2, value=getattr(start, name), step=0.05, label=f"{role.capitalize()} weight", **at(name)
+                    0,
+                    2,
+                    value=getattr(start, name),
+                    step=0.05,
+                    label=f"{role.capitalize()} weight",
+                    info="1 is the LoRA as it is",
+                    **at(name),
                 )
         with gr.Row(**row):
             parts["k"] = gr.Dropdown(
@@ -99,7 +115,7 @@ def _components(tab: str, start: PanelState) -> Components:
             parts["te"] = gr.Checkbox(start.te, label="Text encoder too", **at("te"))
         with gr.Row(**row):
             parts["tag"] = gr.Textbox(
-                _tag(start),
+                lambda: _tag(PanelState.from_args([parts[name].value for name in NAMES])),
                 label="Tag",
                 info="what the panel adds to the prompt",
                 interactive=False,
@@ -140,7 +156,7 @@ def _show_tag(fields: Components, tag: Any) -> None:
     for event in (*(component.change for component in fields.values()), fields["mu"].input):
         event(show, inputs=list(fields.values()), outputs=[tag], **AT_ONCE)
     for role in ("content", "style"):
-        fields[role].change(running.completed, inputs=[fields[role]], outputs=[fields[role]], **AT_ONCE)
+        fields[role].input(running.completed, inputs=[fields[role]], outputs=[fields[role]], **AT_ONCE)
 
 
 def _join_mu(mu: Any, hard: Any, position: Any) -> None:

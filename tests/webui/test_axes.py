@@ -78,7 +78,7 @@ def test_the_pair_is_varied_outermost_and_mu_innermost(options, names):
 
 def test_a_cell_keeps_its_values_to_itself(options):
     p = types.SimpleNamespace()
-    cells, _ = plot.cells(options, p, [("[NP-LoRA] mu", ("0", "1")), ("[NP-LoRA] k", ("2",))], axes.of_cell)
+    cells = plot.cells(options, p, [("[NP-LoRA] mu", ("0", "1")), ("[NP-LoRA] k", ("2",))], axes.of_cell)
     assert cells == [{"mu": "0", "k": "2"}, {"mu": "1", "k": "2"}]
     assert axes.of_cell(p) == {}
 
@@ -110,6 +110,28 @@ def test_every_choice_is_a_value(options, name):
 def test_the_loras_are_those_of_the_moment(options):
     running.session().host.hashes["new"] = "n"
     assert "new" in option(options, "style").choices()
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0, 0.1,hard,", ["0", "0.1", "hard"]),
+        ("0-1 (+0.25)", ["0", "0.25", "0.5", "0.75", "1"]),
+        ("0.1-0.45(+0.1)", ["0.1", "0.2", "0.3", "0.4"]),
+        ("0-1 [3], hard", ["0", "0.5", "1", "hard"]),
+        ("5-5 [1]", ["5"]),
+        ("lots", ["lots"]),
+        ("", []),
+    ],
+)
+def test_ranges_of_mu_are_typed_as_for_the_hosts_numbers(options, text, values):
+    assert option(options, "mu").prepare(text) == values
+
+
+def test_a_weight_of_a_range_is_as_short_as_its_label(options):
+    p = types.SimpleNamespace()
+    option(options, "content weight").apply(p, 0.1 + 0.2, [])
+    assert axes.of_cell(p) == {"content weight": "0.3"}
 
 
 def test_no_two_axes_cost_the_same():

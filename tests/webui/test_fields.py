@@ -70,6 +70,22 @@ def test_what_a_gradio_page_sends_is_read():
     assert PanelState.from_args([True, None, None, None]) == PanelState(True)
 
 
+def test_a_named_mu_overrides_a_panel_that_starts_hard():
+    hard = [False, "", "", 0.5, True]
+    assert not PanelState.from_args([{"content": "a", "style": "b", "mu": 1}, *hard[1:]]).hard
+    assert PanelState.from_args([{"content": "a", "style": "b"}, *hard[1:]]).hard
+
+
+def test_null_leaves_a_value_as_it_is():
+    assert PanelState.from_args([{"content": "a", "style": None, "k": None}, "", "ink"]) == PanelState(True, "a", "ink")
+
+
+def test_what_is_off_need_not_be_readable():
+    assert not PanelState.is_on([False, "", "", "0,5"])
+    assert PanelState.is_on([True, "", "", "0,5"])
+    assert PanelState.is_on([{"content": "a"}])
+
+
 def test_mu_may_be_hard():
     assert PanelState.from_args([{"content": "a", "style": "b", "mu": "hard"}]).request().mu == HARD
     assert PanelState.from_args([True, "a", "b", "0.3"]).request().mu == 0.3
