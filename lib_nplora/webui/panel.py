@@ -155,8 +155,6 @@ def _show_tag(fields: Components, tag: Any) -> None:
 
     for event in (*(component.change for component in fields.values()), fields["mu"].input):
         event(show, inputs=list(fields.values()), outputs=[tag], **AT_ONCE)
-    for role in ("content", "style"):
-        fields[role].input(running.completed, inputs=[fields[role]], outputs=[fields[role]], **AT_ONCE)
 
 
 def _join_mu(mu: Any, hard: Any, position: Any) -> None:

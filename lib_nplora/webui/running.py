@@ -57,14 +57,6 @@ def check_listed(name: str) -> None:
         raise NotFoundError(f"there is no LoRA called '{name}'.{did_you_mean(name, known)}")
 
 
-def completed(name: str | None) -> str:
-    """The first LoRA whose name holds what was typed, unless that is a name or alias itself; else as typed."""
-    name = name or ""
-    if name in _paths():
-        return name
-    return next((known for known in names() if name and name.lower() in known.lower()), name)
-
-
 def same_lora() -> Callable[[str, str], bool]:
     """Tells whether two names mean one file, which has a name and may have an alias, by the list as it is now."""
     paths = _paths()
