@@ -1,0 +1,91 @@
+"""What the panel looks like. Screenshots go to the folder that NPLORA_SCREENSHOTS names, for eyes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from .panel import Panel
+
+PARTS = (
+    "content",
+    "style",
+    "refresh",
+    "swap",
+    "mu_position",
+    "mu",
+    "hard",
+    "content_weight",
+    "style_weight",
+    "k",
+    "method",
+    "te",
+    "tag",
+    "insert",
+)
+
+
+@pytest.fixture(params=["light", "dark"])
+def theme(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[1280, 400])
+def width(request) -> int:
+    return request.param
+
+
+@pytest.fixture
+def themed(context, webui, theme, width) -> Panel:
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 1000})
+    webui.open(page, f"?__theme={theme}")
+    panel = Panel(page, "txt2img")
+    panel.toggle()
+    panel.choose_pair()
+    expect(page.locator("ul.options")).to_have_count(0)
+    return panel
+
+
+def test_it_fits(themed, theme, width, webui, pictures):
+    themed.accordion.screenshot(path=pictures / f"{webui.gradio}-{width}-{theme}.png")
+    panel = themed.accordion.bounding_box()
+    assert panel["x"] >= 0
+    assert panel["x"] + panel["width"] <= width
+    boxes = {name: themed.part(name).bounding_box() for name in PARTS}
+    for name, box in boxes.items():
+        assert box["x"] >= panel["x"], name
+        assert box["x"] + box["width"] <= panel["x"] + panel["width"], name
+        assert box["width"] >= 30, name
+        assert box["height"] >= 20, name
+    for (name, box), (other, second) in itertools.combinations(boxes.items(), 2):
+        assert not _overlap(box, second), (name, other)
+    for name in ("role", "role_set"):
+        expect(themed.part(name)).to_be_attached()
+        expect(themed.part(name)).to_be_hidden()
+    assert themed.page.evaluate("document.documentElement.scrollWidth") <= width
+    for option in themed.options("content", "").all():
+        box = option.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+def test_the_theme_reaches_it(themed, theme):
+    assert (_brightness(themed.tag) > 128) == (theme == "dark")
+
+
+def _brightness(element: Locator) -> float:
+    """Of its text, 0 to 255."""
+    colour = element.evaluate("element => getComputedStyle(element).color")
+    return sum(map(float, re.findall(r"[0-9.]+", colour)[:3])) / 3
+
+
+def _overlap(one: dict[str, float], other: dict[str, float]) -> bool:
+    """By more than a pixel both ways."""
+    return all(
+        one[at] + one[size] > other[at] + 1 and other[at] + other[size] > one[at] + 1
+        for at, size in (("x", "width"), ("y", "height"))
+    )

@@ -1,0 +1,144 @@
+"""The panel's controls, each by the tag that it makes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from lib_nplora.request import format_number
+
+from .panel import Panel
+from .webui import NAMES, ODD
+
+
+def test_it_starts_closed_off_and_says_what_is_missing(page):
+    panel = Panel(page, "txt2img")
+    expect(panel.switch).not_to_be_checked()
+    expect(panel.tag).to_be_hidden()
+    panel.toggle()
+    expect(panel.switch).to_be_checked()
+    expect(panel.tag).to_have_value(re.compile("choose a content LoRA and a style LoRA"))
+    expect(panel.tag).not_to_be_editable()
+
+
+def test_typing_finds_loras(panel):
+    found = panel.options("content", "VAN")
+    expect(found).to_have_count(2)
+    assert {text.strip().removeprefix("✓").strip() for text in found.all_inner_texts()} == {"vangogh", ODD}
+    found.filter(has_text=ODD).click()
+    panel.choose("style", "dog", typed="do")
+    expect(panel.tag).to_have_value(f"<nplora:{ODD}:dog:0.5>")
+
+
+def test_all_loras_are_offered(panel):
+    panel.choose_pair()
+    assert panel.offered("style") == set(NAMES)
+    assert panel.offered("content") == set(NAMES)
+
+
+@pytest.mark.parametrize("key", ["Enter", "Tab"])
+def test_half_a_name_is_never_taken(panel, key):
+    """It is completed, or refused: that differs between Gradios."""
+    panel.choose_pair()
+    panel.type_text("style", "vangog", key)
+    panel.tick("hard", True)
+    expect(panel.tag).to_have_value(re.compile("^<nplora:dog:vangogh:hard>$|no LoRA called 'vangog'.*'vangogh'"))
+
+
+def test_mu_by_number(panel):
+    panel.choose_pair()
+    for typed, shown in (("2", "2"), ("0.05", "0.05"), ("0", "0"), ("0.123", "0.123")):
+        panel.type_into("mu", typed)
+        expect(panel.tag).to_have_value(f"<nplora:dog:vangogh:{shown}>")
+        position = float(panel.part("mu_position").locator("input[type=range]").input_value())
+        assert position == pytest.approx((float(typed) / 10) ** (1 / 3), abs=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.37, 0.92])
+def test_mu_by_slider(panel, share):
+    panel.choose_pair()
+    position = panel.slide("mu_position", share)
+    assert position == pytest.approx(share, abs=0.05)
+    mu = float(f"{10 * position**3:.2g}")
+    expect(panel.tag).to_have_value(f"<nplora:dog:vangogh:{format_number(mu)}>")
+    expect(panel.part("mu").locator("input")).to_have_value(format_number(mu))
+
+
+def test_hard(panel):
+    panel.choose_pair()
+    panel.type_into("mu", "2")
+    panel.tick("hard", True)
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard>")
+    panel.tick("hard", False)
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2>")
+
+
+def test_weights(panel):
+    panel.choose_pair()
+    panel.type_into("content_weight", "0.85")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.85>")
+    panel.type_into("style_weight", "1.1")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.85:s=1.1>")
+    weight = panel.slide("style_weight", 0.25)
+    expect(panel.tag).to_have_value(f"<nplora:dog:vangogh:0.5:c=0.85:s={format_number(weight)}>")
+
+
+def test_k_by_choice_or_own_text(panel):
+    panel.choose_pair()
+    panel.choose("k", "90%")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:k=90%>")
+    panel.type_text("k", "3", "Tab")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:k=3>")
+    panel.type_text("k", "lots", "Tab")
+    expect(panel.tag).to_have_value(re.compile("k=lots"))
+
+
+def test_method(panel):
+    panel.choose_pair()
+    panel.choose("method", "direct")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=direct>")
+
+
+def test_without_text_encoder(panel):
+    panel.choose_pair()
+    panel.tick("te", False)
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:te=0>")
+
+
+def test_swapped_roles(panel):
+    panel.choose_pair()
+    panel.type_into("content_weight", "0.5")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.5>")
+    panel.press("swap")
+    expect(panel.tag).to_have_value("<nplora:vangogh:dog:0.5:s=0.5>")
+    panel.press("swap")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.5>")
+
+
+def test_a_lora_that_is_added_is_there_after_refresh(panel, webui):
+    late = webui.add_lora("late", seed=9)
+    panel.refresh("content", "late")
+    panel.choose_pair("late", "vangogh")
+    late.unlink()
+    panel.refresh("style", "late", there=False)
+
+
+def test_a_new_page_works_after_refresh(panel, webui):
+    """The Forges' own button leaves the dropdown with choices that its checks cannot read."""
+    panel.refresh("content", "dog")
+    webui.open(panel.page)
+    panel.paste("a cat <nplora:dog:vangogh:2>\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2>")
+
+
+def test_changes_in_quick_succession_all_arrive(panel):
+    panel.choose_pair()
+    box = panel.part("te").locator("input")
+    for _ in range(7):
+        box.click()
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:te=0>")
+    panel.press("swap")
+    box.click()
+    expect(panel.tag).to_have_value("<nplora:vangogh:dog:0.5>")
