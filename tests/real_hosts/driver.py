@@ -1,4 +1,8 @@
-"""The contract suite's hands on a real host, which it starts by itself with a folder of its own for everything."""
+"""A test's hands on a real host, which it starts by itself with a folder of its own for everything.
+
+NPLORA_A1111_DIR, NPLORA_FORGE_DIR, NPLORA_NEO_DIR name the hosts' folders, NPLORA_CHECKPOINT a Stable Diffusion 1.5
+checkpoint (random weights will do), NPLORA_CHECKPOINT_2 a different one. A host needs up to 10 GB of memory.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,14 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -90,7 +97,8 @@ def _alwayson(panel) -> dict[str, Any]:
     return {} if panel is None else {"NP-LoRA": {"args": list(panel)}}
 
 
-def _hash(image: Image.Image) -> str:
+def pixels_of(image: Image.Image) -> str:
+    """A hash."""
     return hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
 
 
@@ -104,6 +112,7 @@ class RealHost(Driver):
         assert kind.folder is not None
         self._kind = kind
         self.kinds = kind.loras
+        self.hires_upscaler = kind.hires["hr_upscaler"]
         self._data = data
         self._checkpoints = checkpoints
         self.lora_dir = data / "models" / "Lora"
@@ -145,6 +154,11 @@ class RealHost(Driver):
                 raise RuntimeError(f"the host did not start:\n{self.log()[-4000:]}")
             time.sleep(0.5)
         time.sleep(1)
+
+    def saved(self) -> list[Path]:
+        """The pictures in the folder that the host saves them in, in the order in which they came; grids are none."""
+        found = self._data.glob("out*/*-images/**/*.png")
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
     def log(self) -> str:
         return (self._data / "log.txt").read_text(errors="replace")
@@ -200,7 +214,7 @@ class RealHost(Driver):
         state = self._call("/nplora-probe/state")
         images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
         pictures = images[-batch_size * n_iter :]
-        pixels = tuple(map(_hash, pictures))
+        pixels = tuple(map(pixels_of, pictures))
         return Picture(pixels, pictures[0].info["parameters"], tuple(state["comments"]), tuple(state["inner"]))
 
     def sweep(self, prompt, axes, *, panel=None):
@@ -215,7 +229,7 @@ class RealHost(Driver):
         infotexts = json.loads(answer["info"])["infotexts"]
         images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
         _grid, *cells = zip(images, infotexts, strict=True)
-        return [Picture((_hash(image),), infotext, ()) for image, infotext in cells]
+        return [Picture((pixels_of(image),), infotext, ()) for image, infotext in cells]
 
     def _plot_args(self, axes) -> list[Any]:
         """By the labels of the plot's own fields, of which Forge Neo has one more."""
@@ -264,3 +278,17 @@ class RealHost(Driver):
         link = self._data / "models" / "Stable-diffusion" / checkpoint.name
         if not link.exists():
             link.symlink_to(checkpoint.resolve())
+
+
+@contextmanager
+def running(name: str, data: Path, *, webui: bool = True) -> Iterator[RealHost]:
+    """The host for as long as it is needed; skips the test where there is none."""
+    kind = KINDS[name]
+    checkpoints = [Path(os.environ[x]) for x in ("NPLORA_CHECKPOINT", "NPLORA_CHECKPOINT_2") if x in os.environ]
+    if kind.folder is None or len(checkpoints) < 2:
+        pytest.skip(f"{kind.variable}, NPLORA_CHECKPOINT and NPLORA_CHECKPOINT_2 are not set: no real {name} here")
+    host = RealHost(kind, checkpoints, data, webui=webui)
+    try:
+        yield host
+    finally:
+        host.stop()

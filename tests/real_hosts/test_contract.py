@@ -1,38 +1,16 @@
-"""The contract suite in real hosts.
-
-NPLORA_A1111_DIR, NPLORA_FORGE_DIR, NPLORA_NEO_DIR name the hosts' folders, NPLORA_CHECKPOINT a Stable Diffusion 1.5
-checkpoint (random weights will do), NPLORA_CHECKPOINT_2 a different one. A host needs up to 10 GB of memory.
-"""
+"""The contract suite in real hosts."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from ..files import corpus
 from ..hosts.contract import HostContract, Loras
 from ..hosts.driver import fused
-from .driver import KINDS, RealHost
-
-
-@contextmanager
-def running(name: str, data: Path, *, webui: bool = True) -> Iterator[RealHost]:
-    """The host for as long as it is needed; skips the test where there is none."""
-    kind = KINDS[name]
-    checkpoints = [Path(os.environ[x]) for x in ("NPLORA_CHECKPOINT", "NPLORA_CHECKPOINT_2") if x in os.environ]
-    if kind.folder is None or len(checkpoints) < 2:
-        pytest.skip(f"{kind.variable}, NPLORA_CHECKPOINT and NPLORA_CHECKPOINT_2 are not set: no real {name} here")
-    host = RealHost(kind, checkpoints, data, webui=webui)
-    try:
-        yield host
-    finally:
-        host.stop()
+from .driver import KINDS, running
 
 
 @pytest.fixture(scope="class")
