@@ -147,7 +147,8 @@ def _tag(state: PanelState) -> str:
 
 
 def _show_tag(fields: Components, tag: Any) -> None:
-    def show(*args: Any) -> str:
+    async def show(*args: Any) -> str:
+        """Not in a thread of its own, where an answer to what was typed before could come last."""
         try:
             return _tag(PanelState.from_args(args))
         except RequestError as error:
