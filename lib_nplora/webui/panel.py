@@ -154,7 +154,9 @@ def _show_tag(fields: Components, tag: Any) -> None:
         except RequestError as error:
             return f"No tag yet: {error}"
 
-    for event in (*(component.change for component in fields.values()), fields["mu"].input):
+    # Gradio 3 drops a change that comes while the one before is answered: leaving a box that was typed in asks again.
+    left = (fields[name].blur for name in ("content", "style", "k"))
+    for event in (*(component.change for component in fields.values()), fields["mu"].input, *left):
         event(show, inputs=list(fields.values()), outputs=[tag], **AT_ONCE)
 
 

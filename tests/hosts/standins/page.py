@@ -29,7 +29,7 @@ class Component:
     def _event(self, fn, inputs=None, outputs=None, *, _js=None, queue=None, show_progress=None):
         pass
 
-    change = input = click = _event
+    change = input = click = blur = _event
 
 
 class Button(Component):
