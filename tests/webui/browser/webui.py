@@ -75,5 +75,7 @@ class WebUI:
         return self._log.read_text()
 
     def open(self, page: Page, query: str = "") -> None:
+        ended = self._process.poll()
+        assert ended is None, f"the page's process has ended with {ended}:\n{self.log()}"
         page.goto(self.url + query)
         page.wait_for_selector("#txt2img_nplora .input-accordion-checkbox")
