@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Union
 
@@ -11,7 +12,9 @@ from .dense import DenseDelta
 from .lowrank import LowRankDelta, concat
 
 Delta = Union[LowRankDelta, DenseDelta]  # noqa: UP007
-"""Both answer to: shape, kernel, nbytes, has_input_side, is_finite, scaled, on_input, inside, rows, dense, energy."""
+"""Both answer to: shape, kernel, nbytes, has_input_side, is_finite, scaled, on_input, on_output, transposed, inside,
+rows, dense, energy.
+"""
 
 
 def total(deltas: Sequence[Delta]) -> Delta:
@@ -28,6 +31,14 @@ def total(deltas: Sequence[Delta]) -> Delta:
     for factors in low_rank:
         matrix.addmm_(factors.up, factors.down)
     return DenseDelta(matrix, dense[0].layer_shape)
+
+
+def whole(delta: Delta) -> DenseDelta:
+    """The same delta without factors."""
+    if isinstance(delta, DenseDelta):
+        return delta
+    channels = delta.shape[1] // math.prod(delta.kernel)
+    return DenseDelta(delta.dense(), (delta.shape[0], channels, *delta.kernel))
 
 
 def placed(delta: Delta, start: int, out: int) -> Delta:

@@ -68,6 +68,14 @@ class DenseDelta:
         """The delta with its input side, rows of length `in`, changed by a linear map that keeps their length."""
         return DenseDelta(change(self.matrix), self.layer_shape)
 
+    def on_output(self, change: Callable[[Tensor], Tensor]) -> DenseDelta:
+        """The delta with its output side, columns as rows of length `out`, changed by such a map."""
+        return DenseDelta(change(self.matrix.T).T, self.layer_shape)
+
+    def transposed(self) -> DenseDelta:
+        """delta^T, (in, out)."""
+        return DenseDelta(self.matrix.T, self.matrix.T.shape)
+
     def inside(self, basis: Tensor) -> LowRankDelta:
         """delta V V^T as factors: see LowRankDelta.inside."""
         return LowRankDelta(self.matrix @ basis, basis.T, self.kernel)

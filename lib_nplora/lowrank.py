@@ -94,6 +94,14 @@ class LowRankDelta:
         """The delta with its input side, rows of length `in`, changed by a linear map that keeps their length."""
         return LowRankDelta(self.up, change(self.down), self.kernel)
 
+    def on_output(self, change: Callable[[Tensor], Tensor]) -> LowRankDelta:
+        """The delta with its output side, columns as rows of length `out`, changed by such a map."""
+        return LowRankDelta(change(self.up.T).T, self.down, self.kernel)
+
+    def transposed(self) -> LowRankDelta:
+        """delta^T, (in, out)."""
+        return LowRankDelta(self.down.T, self.up.T)
+
     def inside(self, basis: Tensor) -> LowRankDelta:
         """delta V V^T as factors: up is delta V, (out, k), down is V^T.
 

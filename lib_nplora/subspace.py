@@ -113,6 +113,17 @@ def project_out(delta: Delta, basis: Tensor, beta: float) -> Delta:
     return delta.on_input(lambda rows: rows - beta * (rows @ basis) @ basis.T)
 
 
+def project_out_output(delta: Delta, basis: Tensor, beta: float) -> Delta:
+    """(I - beta U U^T) delta: `project_out` on the output side. Of factors, only `up` changes.
+
+    basis
+        U, (out, k) float32, orthonormal columns.
+    """
+    if beta == 0:
+        return delta
+    return delta.on_output(lambda columns: columns - beta * (columns @ basis) @ basis.T)
+
+
 def overlap(delta: Delta, basis: Tensor) -> float:
     """The share of the delta's energy inside the basis, |delta V|^2 / |delta|^2, between 0 and 1."""
     energy = delta.energy()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib_nplora.delta import placed, total
+from lib_nplora.delta import placed, total, whole
 from lib_nplora.dense import EXACT, DenseDelta
 from lib_nplora.lowrank import LowRankDelta
 from lib_nplora.rank_rule import RankRule
-from lib_nplora.subspace import LOST, overlap, project_out, right_svd, truncated
+from lib_nplora.subspace import LOST, overlap, project_out, project_out_output, right_svd, truncated
 
 from . import reference
 
@@ -46,6 +46,10 @@ def test_both_forms_agree():
         lambda delta: delta.rows(5, 20),
         lambda delta: delta.inside(basis),
         lambda delta: project_out(delta, basis, 0.4),
+        lambda delta: project_out_output(delta, right_svd([low_rank(seed=5).transposed()]).basis(RankRule()), 0.4),
+        lambda delta: delta.on_output(lambda columns: columns.cumsum(1)),
+        lambda delta: delta.transposed(),
+        whole,
         lambda delta: placed(delta, 2, 60),
     ):
         assert torch.allclose(change(dense).dense(), change(factors).dense(), atol=1e-5)
@@ -134,3 +138,24 @@ def test_values_that_are_not_finite_show():
     assert DenseDelta.of(matrix).is_finite
     matrix[1, 2] = float("inf")
     assert not DenseDelta.of(matrix).is_finite
+
+
+@pytest.mark.parametrize("kernel", [(), (3, 3)])
+def test_a_delta_made_whole_remembers_its_layer(kernel):
+    factors = LowRankDelta(normal(48, 3), normal(3, 36, seed=1), kernel)
+    made = whole(factors)
+    assert torch.equal(made.dense(), factors.dense())
+    assert made.layer_shape == ((48, 4, 3, 3) if kernel else (48, 36))
+    assert made.kernel == factors.kernel
+    assert whole(made) is made
+
+
+def test_a_transposed_matrix_is_that_of_a_linear_layer():
+    delta = DenseDelta.of(normal(*SHAPE)).transposed()
+    assert torch.equal(delta.matrix, normal(*SHAPE).reshape(48, 36).T)
+    assert (delta.shape, delta.kernel, delta.layer_shape) == ((36, 48), (), (36, 48))
+
+
+def test_the_output_side_keeps_the_layer_s_shape():
+    delta = DenseDelta.of(normal(*SHAPE)).on_output(lambda columns: -columns)
+    assert torch.equal(delta.tensor(), -normal(*SHAPE))

@@ -160,3 +160,23 @@ def test_exact_math_warns_of_nothing(recwarn):
     with exact_math():
         pass
     assert not recwarn.list
+
+
+@given(deltas)
+def test_transposed(delta):
+    assert close(exact(delta.transposed()), exact(delta).T, 1e-7)
+    assert delta.transposed().shape == delta.shape[::-1]
+
+
+@given(deltas, seeds)
+def test_on_output_is_a_map_from_the_left(delta, seed):
+    square = randn(delta.shape[0], delta.shape[0], seed=seed)
+    changed = delta.on_output(lambda columns: columns @ square.T)
+    largest = square.double().norm() * delta.up.double().norm() * delta.down.double().norm()
+    assert (exact(changed) - square.double() @ exact(delta)).norm() <= 1e-6 * largest
+    assert torch.equal(changed.down, delta.down)
+
+
+def test_on_output_keeps_a_kernel():
+    conv = LowRankDelta(randn(4, 2, seed=1), randn(2, 9, seed=2), (3, 3))
+    assert conv.on_output(lambda columns: 2 * columns).kernel == (3, 3)

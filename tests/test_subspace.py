@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lib_nplora.lowrank import LowRankDelta, concat
 from lib_nplora.rank_rule import RankRule
-from lib_nplora.subspace import RightSvd, overlap, project_out, projection_strength, right_svd
+from lib_nplora.subspace import RightSvd, overlap, project_out, project_out_output, projection_strength, right_svd
 
 from . import reference
 from .matrices import orthonormal, randn, random_delta, with_spectrum
@@ -256,3 +256,21 @@ def test_independent_updates_overlap_by_rank_over_in(rank, expected):
     """What the product tells its users to expect of a pair that was trained apart."""
     v = right_svd([random_delta(64, 640, rank, 1)]).basis(ALL)
     assert overlap(random_delta(64, 640, 32, 5), v) == pytest.approx(expected, rel=0.25)
+
+
+@given(contents, styles, betas)
+def test_the_output_side_is_the_input_side_of_the_transposed(content, style, beta):
+    """(I - beta U U^T) dW = (dW^T (I - beta U U^T))^T."""
+    basis = right_svd([LowRankDelta(randn(24, style.rank, seed=9), style.down).transposed()]).basis(ALL)
+    ours = project_out_output(content, basis, beta)
+    other = project_out(content.transposed(), basis, beta).transposed()
+    assert reference.error(dense(ours), dense(other)) < 1e-6
+    u = basis.double().numpy()
+    expected = dense(content) - beta * u @ (u.T @ dense(content))
+    assert np.linalg.norm(dense(ours) - expected) < 1e-5 * np.linalg.norm(dense(content))
+    assert torch.equal(ours.down, content.down)
+
+
+def test_no_strength_is_no_change_on_the_output_side_either():
+    content = random_delta(24, 20, 3, 1)
+    assert project_out_output(content, orthonormal(24, 2, 5).float(), 0.0) is content
