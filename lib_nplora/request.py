@@ -45,6 +45,8 @@ class FusionRequest:
         A name from the table of methods; not checked here.
     te, unet
         Multipliers of the fused update on that part.
+    alpha, beta, scope, density, seed
+        For the methods that read them; None for the method's own default.
     """
 
     contents: tuple[Source, ...]
@@ -54,6 +56,11 @@ class FusionRequest:
     method: str = "np"
     te: float = 1.0
     unet: float = 1.0
+    alpha: float | None = None
+    beta: float | None = None
+    scope: str | None = None
+    density: float | None = None
+    seed: int | None = None
 
     @property
     def title(self) -> str:
@@ -87,6 +94,23 @@ def parse_mu(text: str) -> float:
     return value
 
 
+def parse_density(text: str) -> float:
+    """A share: 0.2 or 20%. Raises RequestError."""
+    share = re.fullmatch(r"(.*[0-9.])\s*%\s*", text)
+    value = parse_number("density", share[1]) / 100 if share else parse_number("density", text)
+    if not 0 < value <= 1:
+        raise RequestError(f"density={text.strip()} is not a share: it is above 0 and at most 1, or at most 100%")
+    return value
+
+
+def parse_seed(text: str) -> int:
+    """A whole number from 0 to 2^32 - 1. Raises RequestError."""
+    text = text.strip()
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**32:
+        raise RequestError(f"seed={text} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
+
+
 TAG_SIGNS = ":<>="
 """Signs with a meaning in a tag, so that no tag can name a LoRA that has them."""
 
@@ -116,7 +140,15 @@ _SHARED = {
     "mu": _Option("mu", parse_mu, format_number),
     "k": _Option("k", RankRule.parse),
     "method": _Option("method", lambda text: text.strip().lower()),
+    "alpha": _Option("alpha", partial(parse_number, "alpha"), format_number),
+    "beta": _Option("beta", partial(parse_number, "beta"), format_number),
+    "scope": _Option("scope", lambda text: text.strip().lower()),
+    "density": _Option("density", parse_density, format_number),
+    "seed": _Option("seed", parse_seed),
 }
+PARSERS = {key: option.parse for key, option in _SHARED.items()}
+"""How the text of each is read. Each raises RequestError."""
+
 _PARTS = {part: _Option(part, partial(parse_number, part), format_number) for part in ("te", "unet")}
 _WEIGHTS = ("c", "s")
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_nplora.errors import RequestError
+from lib_nplora.methods import OPTIONS
 from lib_nplora.rank_rule import RankRule
 from lib_nplora.request import (
     HARD,
@@ -38,6 +39,14 @@ ks = st.one_of(
     st.builds(RankRule, percent=st.floats(0, 100, exclude_min=True)),
 )
 methods = st.sampled_from(["np", "direct", "k-lora", "other_1"])
+none = st.none()
+options = {
+    "alpha": none | weights,
+    "beta": none | weights,
+    "scope": none | st.sampled_from(["attention", "all"]),
+    "density": none | st.floats(0, 1, exclude_min=True),
+    "seed": none | st.integers(0, 2**32 - 1),
+}
 in_one_tag = st.builds(
     FusionRequest,
     contents=st.builds(lambda name, w: (Source(name, w, w),), names, weights),
@@ -47,9 +56,10 @@ in_one_tag = st.builds(
     method=methods,
     te=weights,
     unet=weights,
+    **options,
 )
 sources = st.lists(st.builds(Source, names, weights, weights), min_size=1, max_size=3).map(tuple)
-in_roles = st.builds(FusionRequest, contents=sources, styles=sources, mu=mus, k=ks, method=methods)
+in_roles = st.builds(FusionRequest, contents=sources, styles=sources, mu=mus, k=ks, method=methods, **options)
 
 
 def pieces(prompt: str) -> list[tuple[str, list[str]]]:
@@ -104,9 +114,23 @@ def test_defaults_vanish():
 
 def test_writes_every_option():
     full = FusionRequest(
-        (Source("dog", 0.8, 0.8),), (Source("v.g (1), x", 1.2, 1.2),), HARD, RankRule(percent=90), "direct", 0.0, 0.7
+        (Source("dog", 0.8, 0.8),),
+        (Source("v.g (1), x", 1.2, 1.2),),
+        HARD,
+        RankRule(percent=90),
+        "direct",
+        te=0.0,
+        unet=0.7,
+        alpha=1.0,
+        beta=-0.5,
+        scope="all",
+        density=0.2,
+        seed=0,
     )
-    text = "<nplora:dog:v.g (1), x:hard:c=0.8:s=1.2:te=0:unet=0.7:k=90%:method=direct>"
+    text = (
+        "<nplora:dog:v.g (1), x:hard:c=0.8:s=1.2:te=0:unet=0.7:k=90%:method=direct"
+        ":alpha=1:beta=-0.5:scope=all:density=0.2:seed=0>"
+    )
     assert format_tag(full) == text
     assert tag(text) == full
 
@@ -136,6 +160,12 @@ def test_what_fits_no_tag_is_not_written_as_one(request_):
         ("<nplora:mu=2:a:b>", {"mu": 2.0}),
         ("<nplora:a:b: k = 8 :Method= NP >", {"k": RankRule(count=8)}),
         ("<nplora:a:b:te=0:unet=-1e0>", {"te": 0.0, "unet": -1.0}),
+        ("<nplora:a:b:ALPHA= 2 :beta=0>", {"alpha": 2.0, "beta": 0.0}),
+        ("<nplora:a:b:scope= All >", {"scope": "all"}),
+        ("<nplora:a:b:scope=foo>", {"scope": "foo"}),
+        ("<nplora:a:b:density=20%>", {"density": 0.2}),
+        ("<nplora:a:b:density= 100 % >", {"density": 1.0}),
+        ("<nplora:a:b:seed= 4294967295 >", {"seed": 2**32 - 1}),
     ],
 )
 def test_reads_a_tag(text, expected):
@@ -166,8 +196,16 @@ def test_shared_options_stand_in_any_role_tag():
     assert roles("<lora:b:1:ROLE= Style :k=4:mu=2> <lora:a:1:mu=2:role=content:method=direct>") == expected
 
 
+def test_each_option_of_a_method_has_a_key():
+    assert set(OPTIONS) <= set(TAG_KEYS)
+
+
 def test_title():
     assert roles("<lora:a:role=content><lora:b:role=content><lora:c:role=style>").title == "a + b x c"
+
+
+KNOWN_IN_A_TAG = "c, s, te, unet, mu, k, method, alpha, beta, scope, density, seed"
+KNOWN_WITH_A_ROLE = "role, te, unet, dyn, mu, k, method, alpha, beta, scope, density, seed"
 
 
 @pytest.mark.parametrize(
@@ -199,8 +237,20 @@ def test_title():
         ("<nplora:a:b:k=-1>", "k=-1 is not 'all', a whole number or a share such as 90%"),
         ("<nplora:a:b:k=101%>", "k=101% is not a share between 0% and 100%"),
         ("<nplora:a:b:methd=np>", "unknown key 'methd'. Did you mean 'method'?"),
-        ("<nplora:a:b:zzz=1>", "unknown key 'zzz'. Known: c, s, te, unet, mu, k, method."),
-        ("<nplora:a:b:=1>", "unknown key ''. Known: c, s, te, unet, mu, k, method."),
+        ("<nplora:a:b:zzz=1>", f"unknown key 'zzz'. Known: {KNOWN_IN_A_TAG}."),
+        ("<nplora:a:b:=1>", f"unknown key ''. Known: {KNOWN_IN_A_TAG}."),
+        ("<nplora:a:b:alpha=x>", "alpha=x is not a number."),
+        ("<nplora:a:b:beta=1,5>", "beta=1,5 is not a number. Write 1.5."),
+        ("<nplora:a:b:alpha=inf>", "alpha=inf is not a finite number"),
+        ("<nplora:a:b:density=0>", "density=0 is not a share: it is above 0 and at most 1, or at most 100%"),
+        ("<nplora:a:b:density=-20%>", "density=-20% is not a share: it is above 0 and at most 1, or at most 100%"),
+        ("<nplora:a:b:density=150%>", "density=150% is not a share: it is above 0 and at most 1, or at most 100%"),
+        ("<nplora:a:b:density=20>", "density=20 is not a share: it is above 0 and at most 1, or at most 100%"),
+        ("<nplora:a:b:density=%>", "density=% is not a number."),
+        ("<nplora:a:b:seed=-1>", "seed=-1 is not a whole number from 0 to 4294967295"),
+        ("<nplora:a:b:seed=1.5>", "seed=1.5 is not a whole number from 0 to 4294967295"),
+        ("<nplora:a:b:seed=4294967296>", "seed=4294967296 is not a whole number from 0 to 4294967295"),
+        ("<nplora:a:b:seed=>", "seed= is not a whole number from 0 to 4294967295"),
     ],
 )
 def test_says_what_is_wrong_with_a_tag(text, message):
@@ -222,7 +272,8 @@ def test_says_what_is_wrong_with_a_tag(text, message):
         ("<lora:a:1:dyn=8:role=content>", "a LoRA with a role cannot be cut to a smaller rank (dyn)"),
         ("<lora:a:1:role=content:mu=1><lora:b:1:role=style:mu=2>", "'mu=' has two values, 1 and 2"),
         ("<lora:a:1:role=content:role=style>", "'role=' is given twice"),
-        ("<lora:a:1:role=content:c=1>", "unknown key 'c'. Known: role, te, unet, dyn, mu, k, method."),
+        ("<lora:a:1:role=content:c=1>", f"unknown key 'c'. Known: {KNOWN_WITH_A_ROLE}."),
+        ("<lora:a:1:role=content:seed=1><lora:b:1:role=style:seed=2>", "'seed=' has two values, 1 and 2"),
         ("<lora:a:nan:role=content>", "te=nan is not a finite number"),
         ("<lora:a:1:inf:role=content>", "unet=inf is not a finite number"),
         (
@@ -292,7 +343,7 @@ def test_hostile_roles_end_in_a_request_or_its_error(hostile):
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "9" * 50_000 + "x", "1e" + "9" * 5000, "9" * 5000 + "%", "," * 50_000])
-@pytest.mark.parametrize("key", sorted({*TAG_KEYS} - {"method"}))
+@pytest.mark.parametrize("key", sorted({*TAG_KEYS} - {"method", "scope"}))
 def test_endless_values_take_no_time(key, value):
     start = time.perf_counter()
     with pytest.raises(RequestError):
