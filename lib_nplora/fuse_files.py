@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import __version__
 from .cache import ByteLru
-from .errors import FileError, MismatchError
+from .errors import FileError, MismatchError, RequestError
 from .files import Base, LoraFile, Sizing, read_lora, write_lora
-from .fusion import FusedLayer, fuse_layers
+from .fusion import FusedLayer, fuse_layers, schedule_of, settings_of, unread
+from .methods import OPTIONS, method_named
 from .request import FusionRequest, Source, format_number
+from .selection import Schedule
 from .traits import accelerator
-from .weights import LayerReport, LoraWeights, ModuleKey, Summary
+from .weights import LoraWeights, Summary
 
 HIGHEST_RANK = 10000
 """That a file may be cut to."""
@@ -73,14 +75,17 @@ class FileFusion:
     """What came of it.
 
     remarks
-        On files that are a strange choice.
+        On files that are a strange choice, and on settings that have no effect.
     sizing
         With the layers whose rank was lowered.
+    schedule
+        Who wins which layer when, for a method that changes with the steps.
     """
 
     summary: Summary
     remarks: tuple[str, ...]
     sizing: Sizing = field(default_factory=Sizing)
+    schedule: Schedule | None = None
 
 
 def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> FileFusion:
@@ -89,35 +94,42 @@ def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> File
     Raises FileError, MismatchError, RequestError, and whatever `watch` raises.
     """
     _check_output(pair, saving)
+    if method_named(pair.request.method).rule:
+        raise RequestError(
+            f"method={pair.request.method} changes from step to step, which no file can hold: use the tag in a prompt, "
+            "or choose another method"
+        )
     read = _Read.of(pair)
-    reports: _Reports = {}
+    seen: list[FusedLayer] = []
     sizing = Sizing(saving.rank, saving.full)
     write_lora(
         saving.output,
-        ((layer.key, sizing.fit(layer.key, layer.delta)) for layer in read.walk(reports, watch)),
+        (
+            (layer.key, sizing.fit(layer.key, layer.delta))
+            for layer in read.walk(seen, watch)
+            if layer.delta is not None
+        ),
         saving.dtype,
         read.content.family or read.style.family,
         read.provenance(sizing),
     )
-    return FileFusion(read.summary(reports), read.remarks, sizing)
+    return FileFusion(read.summary(seen), read.remarks, sizing)
 
 
 def inspect_files(pair: FilePair) -> FileFusion:
     """Say what the fusion would be, layer by layer. Raises FileError, MismatchError, RequestError."""
     read = _Read.of(pair)
-    reports: _Reports = {}
-    for _ in read.walk(reports, unwatched):
+    seen: list[FusedLayer] = []
+    for _ in read.walk(seen, unwatched):
         pass
-    return FileFusion(read.summary(reports), read.remarks)
+    contests = {layer.key: layer.contest for layer in seen if layer.contest}
+    return FileFusion(read.summary(seen), read.remarks, schedule=schedule_of(pair.request, contests))
 
 
 def losses(sizing: Sizing) -> str:
     """What was lost where ranks were lowered."""
     cut = f"{len(sizing.losses)} layers cut to rank {sizing.rank}"
     return f"{cut}: {100 * sizing.lost:.2f} % of their energy lost"
-
-
-_Reports = dict[ModuleKey, LayerReport]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,32 +149,35 @@ class _Read:
         _check_pair(read.content, read.style)
         return read
 
-    def walk(self, reports: _Reports, watch: Watch) -> Iterator[FusedLayer]:
-        """The fused layers one by one, none of them kept. Fills `reports`."""
+    def walk(self, seen: list[FusedLayer], watch: Watch) -> Iterator[FusedLayer]:
+        """The fused layers one by one. Fills `seen` with them, less their deltas, which are not kept."""
 
         def walk() -> Iterator[FusedLayer]:
             bases = ByteLru(0)
             for layer in fuse_layers(self.request, [self.content.weights], [self.style.weights], bases):
-                reports[layer.key] = layer.report
+                seen.append(replace(layer, delta=None, rival=None))
                 yield layer
                 bases.begin_round()
 
         return watch(self.content.weights, self.style.weights, walk())
 
-    def summary(self, reports: _Reports) -> Summary:
+    def summary(self, seen: Sequence[FusedLayer]) -> Summary:
+        reports = {layer.key: layer.report for layer in seen}
         return Summary(reports, len(self.content.weights.unmatched) + len(self.style.weights.unmatched))
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        return tuple(
+        accelerators = (
             f"'{lora.path.name}' looks like an accelerator LoRA ({kind}), which is no {role}: leave it out"
             for role, lora in (("content", self.content), ("style", self.style))
             if (kind := accelerator(lora.weights.name))
         )
+        return *accelerators, *unread(self.request)
 
     def provenance(self, sizing: Sizing) -> dict[str, str]:
         """What the file says about how it was made."""
         request, base = self.request, self.base
+        reads = method_named(request.method).reads
 
         def described(lora: LoraFile, source: Source) -> str:
             te, unet = source.te * request.te, source.unet * request.unet
@@ -177,6 +192,7 @@ class _Read:
             "nplora_mu": format_number(request.mu),
             "nplora_k": str(request.k),
             "nplora_method": request.method,
+            **{f"nplora_{name}": str(getattr(settings_of(request), name)) for name in OPTIONS if name in reads},
             **({"nplora_rank": str(sizing.rank)} if sizing.rank else {}),
             **model,
         }

@@ -9,10 +9,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .cache import ByteLru
+from .dense import DenseDelta
 from .errors import FileError, NploraError, RequestError
-from .fusion import fingerprint, fuse
+from .fusion import fingerprint, fuse, settings_of, unread
 from .hosts.protocol import Host, LoraFile
-from .methods import method_named
+from .methods import Basis, method_named
 from .request import FusionRequest, format_number
 from .traits import accelerator, family
 from .weights import DeltaMap, FusedLora, LoraWeights
@@ -95,6 +96,7 @@ class Session:
         self._fused = ByteLru(0)
         self.resize(cache_gib)
         self._model: Hashable = None
+        self._contested: dict[Asked, FusedLora] = {}
         self._meant: OrderedDict[tuple[str, ...], tuple[str, ...]] = OrderedDict()
 
     def resize(self, cache_gib: float) -> None:
@@ -137,10 +139,33 @@ class Session:
             problems = [_comment(asked, _reason(error)) for asked in plan.honoured]
             by_fingerprint = {}
             self.clear()
+        else:
+            self._contested = {asked: fused for asked, fused in plan.honoured.items() if fused.schedule}
         return Applied(problems, self._means_other(plan.asked, tuple(by_fingerprint)))
+
+    @property
+    def changes_with_steps(self) -> bool:
+        """Whether `step` has anything to do."""
+        return bool(self._contested)
+
+    def step(self, step: int, steps: int) -> list[str]:
+        """Give each contested layer to its winner of this step. To be called before the model is.
+
+        Returns what went wrong, for the picture. What fails once is left as it is for the rest of the picture.
+        """
+        problems = []
+        for asked, fused in list(self._contested.items()):
+            assert fused.schedule is not None
+            try:
+                self.host.swap(fused, fused.schedule.winners(step, steps))
+            except Exception as error:
+                del self._contested[asked]
+                problems.append(_comment(asked, f"stopped changing at step {step + 1} of {steps}: {_reason(error)}"))
+        return problems
 
     def clear(self) -> None:
         """Leave the model as it would be without us. What was read and decomposed is kept."""
+        self._contested = {}
         try:
             self.host.clear()
         except Exception:
@@ -159,7 +184,7 @@ class Session:
             self._fused.clear()
 
     def _fuse(self, request: FusionRequest) -> tuple[dict[str, LoraFile], FusedLora, list[str]]:
-        method_named(request.method)
+        settings_of(request)
         files = {source.name: self.host.resolve(source.name) for source in (*request.contents, *request.styles)}
         _refuse_same_file(request, files)
         contents, styles = (
@@ -230,6 +255,7 @@ def _remarks(
     request: FusionRequest, fused: FusedLora, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]
 ) -> list[str]:
     """What the user would not expect of this fusion."""
+    method = method_named(request.method)
     logger.info("%s: %s", fused.title, fused.summary)
     remarks = []
     summary = fused.summary
@@ -244,7 +270,7 @@ def _remarks(
         )
         if energy == 0 and any(weights):
             remarks.append(f"the {role} changes nothing: its alpha is 0, or all its values are")
-    if not summary.any_fused:
+    if not summary.any_fused and not method.owner:
         remarks.append("the LoRAs have no layer in common, so they are merged plainly")
     if not summary.as_asked and (summary.any_fused or summary.not_matched):
         left_out = [
@@ -253,8 +279,14 @@ def _remarks(
             if lora.unmatched
         ]
         remarks.append("; ".join([f"not everything could be fused: {summary}", *left_out]))
-    if request.mu > 0 and method_named(request.method).needs_basis:
-        removed = f"mu={format_number(request.mu)} removes {100 * summary.removed:.2f} % of the content's energy"
+    remarks.extend(unread(request))
+    if (whole := sum(delta.nbytes for delta in fused.deltas.values() if isinstance(delta, DenseDelta))) > GIB:
+        remarks.append(f"its layers have no small rank, so it takes {whole / GIB:.1f} GiB of memory")
+    if method.rule and not fused.schedule and summary.any_fused:
+        remarks.append(f"no layer of scope={settings_of(request).scope} is in both LoRAs, so they are merged plainly")
+    if method.basis in (Basis.STYLE_INPUT, Basis.STYLE_OUTPUT) and ("mu" not in method.reads or request.mu > 0):
+        cause = f"mu={format_number(request.mu)}" if "mu" in method.reads else f"method={request.method}"
+        removed = f"{cause} removes {100 * summary.removed:.2f} % of the content's energy"
         if 0 < summary.removed < SMALL_EFFECT:
             remarks.append(f"these LoRAs hardly overlap, so expect a small change: {removed}")
         elif summary.protected > MANY_DIRECTIONS:

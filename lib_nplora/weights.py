@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
 
 from .delta import Delta
+from .selection import Schedule, Winner
 
 Part = Literal["unet", "te"]
 
@@ -37,6 +38,10 @@ class ModuleKey:
 
     def __str__(self) -> str:
         return f"{self.name}[{self.rows[0]}:{self.rows[1]}]" if self.rows else str(self.name)
+
+
+Winners = Mapping[ModuleKey, Winner]
+"""Who wins, by contested layer."""
 
 
 class DeltaMap(Mapping[ModuleKey, Delta]):
@@ -99,6 +104,7 @@ class Outcome(Enum):
     CONTENT_ONLY = "content only"
     STYLE_ONLY = "style only"
     UNPROJECTED = "added unprojected"
+    LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)
@@ -144,11 +150,12 @@ class Summary:
         counts = Counter(layer.outcome for layer in self.layers.values())
         unprojected = (layer for layer in self.layers.values() if layer.outcome is Outcome.UNPROJECTED)
         reasons = dict.fromkeys(layer.reason for layer in unprojected)
+        left_out = f"{counts[Outcome.LEFT_OUT]} left out, " if counts[Outcome.LEFT_OUT] else ""
         because = f" ({'; '.join(reasons)})" if reasons else ""
         return (
             f"{counts[Outcome.FUSED]} layers fused, {counts[Outcome.CONTENT_ONLY]} content only, "
             f"{counts[Outcome.STYLE_ONLY]} style only, {counts[Outcome.UNPROJECTED]} added unprojected{because}, "
-            f"{self.not_matched} not matched; {100 * self.removed:.2f} % of the content's energy removed"
+            f"{left_out}{self.not_matched} not matched; {100 * self.removed:.2f} % of the content's energy removed"
         )
 
     @property
@@ -196,13 +203,29 @@ class FusedLora:
 
     fingerprint
         Stands for everything that changes the deltas: equal fingerprints, equal weights.
+    deltas
+        By layer; of one that is contested, the update while the content wins.
+    rivals
+        The updates of the contested layers while the style wins.
+    schedule
+        Who wins which of them when; None if nothing is contested.
     """
 
     title: str
     fingerprint: str
     deltas: Mapping[ModuleKey, Delta]
     summary: Summary
+    rivals: Mapping[ModuleKey, Delta] = field(default_factory=dict)
+    schedule: Schedule | None = None
 
     @property
     def nbytes(self) -> int:
-        return sum(delta.nbytes for delta in self.deltas.values())
+        return sum(delta.nbytes for delta in (*self.deltas.values(), *self.rivals.values()))
+
+    def first_winners(self) -> Winners:
+        """Those of step 0, which are the same however many steps follow."""
+        return self.schedule.winners(0, 1) if self.schedule else {}
+
+    def update(self, key: ModuleKey, winners: Winners) -> Delta:
+        """Of a layer, while these win."""
+        return self.rivals[key] if winners.get(key) == "style" else self.deltas[key]

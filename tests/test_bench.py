@@ -40,3 +40,12 @@ def test_matrices_are_compared_with_adding_one_lora():
     ratios = dict(line.split(": ") for line in done.stdout.splitlines()[1:])
     assert ratios["added"] == "1.0 x added"
     assert ratios.keys() > {"factors sought", "decomposed from factors", "decomposed from a matrix", "projected"}
+
+
+def test_a_schedule_is_compared_with_a_plain_merge():
+    command = [sys.executable, "-m", "tests.bench.schedule", "--layers", "9", "--rank", "2", "--rounds", "1"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    lines = dict(line.split(": ") for line in done.stdout.splitlines()[1:])
+    assert lines["direct"].endswith("s, 1.00 x direct")
+    assert lines.keys() > {"klora, first", "klora, again", "1280 x 1280, 4 largest"}

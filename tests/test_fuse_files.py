@@ -56,6 +56,36 @@ def test_an_inspection_tells_what_a_fusion_tells_and_writes_nothing(folder: Path
     assert sum(layer.outcome is Outcome.CONTENT_ONLY for layer in inspected.summary.layers.values()) == 2
 
 
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("dare", {"nplora_density": "0.25", "nplora_seed": "0"}),
+        ("ties", {"nplora_density": "0.25"}),
+        ("np", {}),
+    ],
+)
+def test_a_file_tells_the_settings_that_made_it(folder: Path, method: str, settings: dict[str, str]) -> None:
+    out = folder / "out.safetensors"
+    fusion = fuse_files(pair(folder, method=method, density=0.25), Saving(out, full=True))
+    with safe_open(out, "pt") as file:
+        told = file.metadata()
+    assert {key: told[key] for key in ("nplora_density", "nplora_seed") if key in told} == settings
+    assert fusion.remarks == (() if settings else ("density= has no effect with method=np",))
+
+
+def test_whole_layers_are_saved_as_they_are(folder: Path) -> None:
+    once = saved_whole(folder, seed=1)
+    assert all(torch.equal(once[name], delta) for name, delta in saved_whole(folder, seed=1).items())
+    other = saved_whole(folder, seed=2)
+    assert any(not torch.equal(once[name], delta) for name, delta in other.items())
+
+
+def saved_whole(folder: Path, **settings: int) -> dict[str, torch.Tensor]:
+    out = folder / "out.safetensors"
+    fuse_files(pair(folder, method="dare", **settings), Saving(out, "fp32", full=True, overwrite=True))
+    return {str(key): delta.dense() for key, delta in read_lora(out).weights.deltas.items()}
+
+
 class Stopped(Exception):
     """Of a user who has seen enough."""
 

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lib_nplora"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LOWER = {"errors", "rank_rule", "lowrank", "dense", "delta", "weights"}
-MATHS = {"errors", "rank_rule", "lowrank", "dense", "delta", "subspace", "methods"}
+LOWER = {"errors", "rank_rule", "lowrank", "dense", "delta", "selection", "weights"}
+MATHS = {"errors", "rank_rule", "lowrank", "dense", "delta", "subspace", "selection", "methods"}
 CORE = MATHS | {"cache", "request", "weights", "fusion"}
 
 ROOMS = {
@@ -26,9 +26,10 @@ ROOMS = {
     "dense": {"lowrank"},
     "delta": {"lowrank", "dense"},
     "subspace": MATHS,
+    "selection": {"lowrank", "delta"},
     "methods": MATHS,
     "request": {"errors", "rank_rule"},
-    "weights": {"delta"},
+    "weights": {"delta", "selection"},
     "traits": set(),
     "fusion": CORE,
     "files": LOWER | {"files", "subspace"},
@@ -42,7 +43,20 @@ ROOMS = {
 }
 """What each room may import of us; "" is the package itself. Naming a room allows all of it."""
 
-WITH_TORCH = {"lowrank", "dense", "delta", "subspace", "methods", "files", "hosts", "__main__", "cli", "webui"}
+WITH_TORCH = {
+    "lowrank",
+    "dense",
+    "delta",
+    "subspace",
+    "selection",
+    "methods",
+    "fusion",
+    "files",
+    "hosts",
+    "__main__",
+    "cli",
+    "webui",
+}
 """Rooms that may import torch by name."""
 
 OF_HOSTS = {"modules", "modules_forge", "network", "networks", "lora", "backend", "ldm_patched", "launch"}
@@ -120,7 +134,7 @@ def test_only_some_rooms_see_what_is_not_ours(path):
 
 
 def test_host_adapters_do_not_know_each_other():
-    helpers = {"hosts", "hosts.protocol", "hosts.lora_list", "hosts.collected"}
+    helpers = {"hosts", "hosts.protocol", "hosts.lora_list", "hosts.collected", "hosts.forge_merge"}
     for path in (PACKAGE / "hosts").glob("*.py"):
         ours = {module for module, ours in imported(path) if ours and room(module) == "hosts"}
         assert ours <= helpers, f"{dotted(path)} imports {ours - helpers}"

@@ -1,0 +1,78 @@
+"""Times what preparing K-LoRA's schedule costs next to preparing the plain merge, in one run.
+
+Prepared: all that happens before the first step, for two SDXL LoRAs. Direct: their factors put together. klora, first:
+with nothing kept, so each layer's magnitudes are made, summed and its largest found. klora, again: with other weights,
+the sums kept. Below: the sum of the K largest of one layer, ours and by torch.topk.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from statistics import median
+
+import torch
+
+from lib_nplora.cache import ByteLru
+from lib_nplora.fusion import fuse
+from lib_nplora.lowrank import exact_math
+from lib_nplora.request import FusionRequest, Source
+from lib_nplora.selection import top_k, top_sum
+from lib_nplora.weights import LoraWeights
+
+from .__main__ import timed
+from .sdxl import random_lora, shapes
+
+DIRECT = FusionRequest((Source("content"),), (Source("style"),), method="direct")
+KLORA = replace(DIRECT, method="klora")
+LIGHTER = replace(KLORA, contents=(Source("content", 0.8, 0.8),))
+SHAPES = ((640, 640), (1280, 1280), (10240, 1280))
+
+
+def prepared(content: LoraWeights, style: LoraWeights) -> dict[str, float]:
+    """One round: seconds of each."""
+    kept = ByteLru(2**30)
+    return {
+        name: timed(lambda request=request, kept=kept: fuse(request, [content], [style], kept))[0]
+        for name, request in (("direct", DIRECT), ("klora, first", KLORA), ("klora, again", LIGHTER))
+    }
+
+
+def summed(out: int, in_: int, k: int) -> dict[str, float]:
+    """One round: seconds of each."""
+    magnitudes = torch.randn(out * in_).abs()
+    return {
+        "top_sum": timed(lambda: top_sum(magnitudes, k))[0],
+        "torch.topk": timed(lambda: magnitudes.topk(k, sorted=False).values.sum(dtype=torch.float64))[0],
+    }
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Over all but the first, which warms up."""
+    return {name: median(times[name] for times in rounds[1:]) for name in rounds[0]}
+
+
+def main() -> None:
+    layers = len(list(shapes()))
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.schedule", description=__doc__)
+    parser.add_argument("--layers", type=int, default=layers, help=f"how many of the {layers} layers (default: all)")
+    parser.add_argument("--rank", type=int, default=32, help="rank of both LoRAs (default: 32)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, after one to warm up (default: 3)")
+    args = parser.parse_args()
+
+    content = random_lora("content", args.rank, 1, args.layers)
+    style = random_lora("style", args.rank, 2, args.layers)
+    spent = medians([prepared(content, style) for _ in range(args.rounds + 1)])
+    print(f"{args.layers} layers, rank {args.rank}, {torch.get_num_threads()} threads, median of {args.rounds} rounds")
+    for name, seconds in spent.items():
+        print(f"{name}: {seconds:.3f} s, {seconds / spent['direct']:.2f} x direct")
+    k = top_k(args.rank, args.rank)
+    for out, in_ in SHAPES:
+        with exact_math():
+            times = medians([summed(out, in_, k) for _ in range(args.rounds + 1)])
+        ours, theirs = times["top_sum"], times["torch.topk"]
+        print(f"{out} x {in_}, {k} largest: {1000 * ours:.2f} ms, {ours / theirs:.2f} x torch.topk")
+
+
+if __name__ == "__main__":
+    main()
