@@ -2,7 +2,8 @@
 
 The host patches lazily: at each layer's forward it compares (name, multipliers) of every entry of `loaded_networks`
 with what the layer holds, and on a difference restores the layer and adds `calc_updown` of each entry's module. So an
-entry of ours needs nothing but a name that changes with its content.
+entry of ours needs nothing but a name that changes with its content. A layer that shall change in the middle of a
+picture gets another module and a wrong memory of what it holds.
 
 q, k and v of an attention that keeps them in one weight are modules of their own, named after the layer. The host
 leaves them out unless all are there.
@@ -11,6 +12,7 @@ leaves them out unless all are there.
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -26,12 +28,16 @@ from ..delta import Delta, placed, total
 from ..dense import DenseDelta
 from ..errors import FileError, HostError
 from ..lowrank import LowRankDelta, exact_math
-from ..weights import FusedLora, LoraWeights, ModuleKey, Part
+from ..weights import FusedLora, LoraWeights, ModuleKey, Part, Winners
 from .collected import Collected, module_names
 from .lora_list import LoraList
 from .protocol import LoraFile
 
 BIAS = ".bias"
+
+OUTDATED = ("nplora",)
+"""What a layer holds by its own account when it is to be patched again, also if no network is wanted by then."""
+
 _THIRDS = ("q", "k", "v")
 
 
@@ -56,6 +62,8 @@ class A1111Host(LoraList):
         self._model_data = sd_models.model_data
         self._applied: list[Any] = []
         self._made: WeakKeyDictionary[FusedLora, Any] = WeakKeyDictionary()
+        self._standing: WeakKeyDictionary[FusedLora, Winners] = WeakKeyDictionary()
+        self._count = itertools.count()
 
     @property
     def checkpoint(self) -> str | None:
@@ -87,6 +95,25 @@ class A1111Host(LoraList):
         self.clear()
         self._networks.loaded_networks.extend(ours)
         self._applied = ours
+        for lora in fused:
+            self.swap(lora, lora.first_winners())
+
+    def swap(self, fused: FusedLora, winners: Winners) -> None:
+        standing = self._standing[fused]
+        changed = {str(key.name).removesuffix(BIAS) for key, winner in winners.items() if standing[key] != winner}
+        if not changed:
+            return
+        net = self._made[fused]
+        updates = {
+            key: fused.update(key, winners) for key in fused.deltas if str(key.name).removesuffix(BIAS) in changed
+        }
+        made = self._modules(net, updates)
+        net.modules.update(made)
+        for sd_key in made:
+            layer = self._layer(sd_key)[0]
+            if getattr(layer, "network_current_names", ()):
+                layer.network_current_names = OUTDATED
+        self._standing[fused] = winners
 
     def clear(self) -> None:
         loaded = self._networks.loaded_networks
@@ -174,12 +201,17 @@ class A1111Host(LoraList):
     # writing
 
     def _make(self, lora: FusedLora) -> Any:
-        net = self._network.Network(f"nplora {lora.title} {lora.fingerprint}", None)
-        with exact_math(), _picture_rng_kept():
-            for sd_key, weight, bias in self._layers(lora.deltas):
-                net.modules[sd_key] = self._module(net, sd_key, weight, bias)
-        self._made[lora] = net
+        """Layers that hold a network of this name already are not patched again, whoever wins them by now."""
+        number = f" {next(self._count)}" if lora.schedule else ""
+        net = self._network.Network(f"nplora {lora.title} {lora.fingerprint}{number}", None)
+        winners = lora.first_winners()
+        net.modules.update(self._modules(net, {key: lora.update(key, winners) for key in lora.deltas}))
+        self._made[lora], self._standing[lora] = net, winners
         return net
+
+    def _modules(self, net: Any, deltas: Mapping[ModuleKey, Delta]) -> dict[str, Any]:
+        with exact_math(), _picture_rng_kept():
+            return {key: self._module(net, key, weight, bias) for key, weight, bias in self._layers(deltas)}
 
     def _layers(self, deltas: Mapping[ModuleKey, Delta]) -> Iterator[tuple[str, Delta, Delta | None]]:
         """(layer, update of its weight, update of its bias), slices put together."""

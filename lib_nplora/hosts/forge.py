@@ -14,10 +14,11 @@ import importlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -26,8 +27,9 @@ from ..delta import Delta, placed, total
 from ..dense import DenseDelta
 from ..errors import FileError, HostError, MismatchError
 from ..lowrank import LowRankDelta, exact_math
-from ..weights import FusedLora, LoraWeights, ModuleKey, Part
+from ..weights import FusedLora, LoraWeights, ModuleKey, Part, Winners
 from .collected import Collected, module_names
+from .forge_merge import is_merged, replace_patches
 from .lora_list import LoraList
 from .protocol import LoraFile
 
@@ -42,11 +44,20 @@ def detect() -> ForgeHost | None:
 
 @dataclass(frozen=True, eq=False)
 class _Applied:
-    """What was done to a model: `mine` stands where `base` stood."""
+    """What was done to a model: `mine` stands where `base` stood.
+
+    winners
+        Who wins the contested layers of each fusion by now.
+    """
 
     base: Any
     mine: Any
-    fingerprints: tuple[str, ...]
+    fused: Sequence[FusedLora]
+    winners: dict[str, Winners]
+
+    @property
+    def fingerprints(self) -> list[str]:
+        return [lora.fingerprint for lora in self.fused]
 
 
 class ForgeHost(LoraList):
@@ -64,6 +75,7 @@ class ForgeHost(LoraList):
         self._dynamic_args = dynamic_args
         self._read = load_torch_file
         self._model_data = sd_models.model_data
+        self._tables: WeakKeyDictionary[Any, dict[str, Hashable]] = WeakKeyDictionary()
 
     @property
     def checkpoint(self) -> str | None:
@@ -98,14 +110,32 @@ class ForgeHost(LoraList):
 
     def apply(self, fused: Sequence[FusedLora]) -> None:
         model = self._model_data.sd_model
-        fingerprints = tuple(lora.fingerprint for lora in fused)
         applied: _Applied | None = getattr(model, STATE, None)
         current = model.forge_objects_after_applying_lora
         base = applied.base if applied and current is applied.mine else current
-        if applied is None or applied.base is not base or applied.fingerprints != fingerprints:
-            applied = _Applied(base, self._patched(base, fused), fingerprints)
+        if applied is None or applied.base is not base or applied.fingerprints != [lora.fingerprint for lora in fused]:
+            winners = {lora.fingerprint: lora.first_winners() for lora in fused}
+            applied = _Applied(base, self._patched(base, fused, winners), fused, winners)
         setattr(model, STATE, applied)
         self._install(model, applied.mine)
+        if not is_merged(applied.mine.unet):
+            for lora in fused:
+                self.swap(lora, lora.first_winners())
+
+    def swap(self, fused: FusedLora, winners: Winners) -> None:
+        model = self._model_data.sd_model
+        applied: _Applied = getattr(model, STATE)
+        standing = applied.winners[fused.fingerprint]
+        layers = {key.layer for key, winner in winners.items() if standing[key] != winner}
+        if layers:
+            now = {**applied.winners, fused.fingerprint: winners}
+            replace_patches(
+                applied.mine.unet,
+                self._patched(applied.base, applied.fused, now, layers).unet,
+                model.forge_objects.unet,
+                {str(layer.name) for layer in layers},
+            )
+            applied.winners.update(now)
 
     def clear(self) -> None:
         model = self._model_data.sd_model
@@ -118,13 +148,24 @@ class ForgeHost(LoraList):
         model.forge_objects.unet, model.forge_objects.clip = objects.unet, objects.clip
         model.forge_objects_after_applying_lora = objects
 
-    def _patched(self, base: Any, fused: Sequence[FusedLora]) -> Any:
+    def _patched(
+        self,
+        base: Any,
+        fused: Sequence[FusedLora],
+        winners: Mapping[str, Winners],
+        layers: Container[ModuleKey] | None = None,
+    ) -> Any:
+        """A copy of `base` with these fusions, or with what they do to these layers."""
         if _get(self._dynamic_args, "nunchaku"):
             raise HostError("a Nunchaku model takes whole LoRA files only, so nothing can be fused into it")
         mine = base.shallow_copy()
         for lora in fused:
             for part, patcher in _parts(mine):
-                deltas = {key: delta for key, delta in lora.deltas.items() if key.part == part}
+                deltas = {
+                    key: lora.update(key, winners[lora.fingerprint])
+                    for key in lora.deltas
+                    if key.part == part and (layers is None or key.layer in layers)
+                }
                 if deltas:
                     filename = f"nplora://{lora.title}/{lora.fingerprint}"
                     patched = self._with_patches(part, patcher, deltas, filename, self._online(base.unet))
@@ -139,14 +180,17 @@ class ForgeHost(LoraList):
         patches: dict[Hashable, Any] = {}
         state: dict[str, Tensor] = {}
         with exact_math():
-            for target, delta in _by_target(deltas, name_of, _model(part, patcher)).items():
+            targets = _by_target(deltas, name_of, _model(part, patcher))
+            for target, delta in targets.items():
                 if isinstance(delta, DenseDelta):
                     patches[target] = ("diff", (delta.tensor(),))
                 else:
                     state.update(_state_dict(name_of[target], delta.balanced()))
         if patches and online and hasattr(patcher, "_process_online_loras"):
             raise HostError("this model takes factors only while LoRAs are applied on the fly: switch that off")
-        factors, left = self._patcher.load_lora(state, names)
+        factors, left = self._patcher.load_lora(
+            state, {name_of[target]: target for target in targets if target in name_of}
+        )
         patches.update(factors)
         clone = patcher.clone()
         added = clone.add_patches(filename=filename, patches=patches, strength_patch=1.0, online_mode=online)
@@ -254,9 +298,11 @@ class ForgeHost(LoraList):
 
     def _names(self, part: Part, patcher: Any) -> dict[str, Hashable]:
         """The host's own table from names in LoRA files to the model's keys. (Its default argument is shared.)"""
-        make = self._patcher.model_lora_keys_unet if part == "unet" else self._patcher.model_lora_keys_clip
-        names: dict[str, Hashable] = make(_model(part, patcher), {})
-        return names
+        model = _model(part, patcher)
+        if model not in self._tables:
+            make = self._patcher.model_lora_keys_unet if part == "unet" else self._patcher.model_lora_keys_clip
+            self._tables[model] = make(model, {})
+        return self._tables[model]
 
     def _online(self, unet: Any) -> bool:
         """Whether to patch at each forward, as the host decides: by its switch, in Forge for quantised weights only."""

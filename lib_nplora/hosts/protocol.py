@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..weights import FusedLora, LoraWeights
+from ..weights import FusedLora, LoraWeights, Winners
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,13 @@ class Host(Protocol):
 
         To be called after the host activated its own networks. Nothing is half applied: on an error (HostError)
         everything is as before.
+        """
+
+    def swap(self, fused: FusedLora, winners: Winners) -> None:
+        """Give the contested layers of an applied fusion to these winners, in the middle of a picture.
+
+        Only layers whose winner changes are touched. An applied fusion starts with its `first_winners`. Raises
+        HostError; then the next `apply` or `clear` still leaves every weight as it should be.
         """
 
     def clear(self) -> None:

@@ -10,7 +10,7 @@ from modules import script_callbacks
 
 from ..hosts import detect_host
 from ..session import Session
-from . import axes, infotext, rest, running, settings
+from . import axes, clock, infotext, rest, running, settings
 from .extra_network import install
 
 logger = logging.getLogger("nplora")
@@ -23,6 +23,7 @@ def register() -> None:
     axes.install()  # Without its page, a host makes the plot before it calls us.
     script_callbacks.on_before_ui(_start)
     script_callbacks.on_ui_settings(lambda: settings.add(_resize))
+    script_callbacks.on_cfg_denoiser(clock.on_denoiser)
     script_callbacks.on_infotext_pasted(infotext.on_pasted)
     script_callbacks.on_app_started(_serve)
     script_callbacks.on_script_unloaded(_stop)

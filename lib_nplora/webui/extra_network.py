@@ -15,7 +15,11 @@ from typing import Any
 from modules import extra_networks
 
 from ..errors import NploraError, RequestError
+from ..fusion import settings_of
+from ..methods import method_named
+from ..request import FusionRequest
 from ..session import Applied, Plan, Session
+from .infotext import SEED
 from .prompt import TAG, left_to_host, plain, read
 from .tagging import PROBLEM
 
@@ -90,6 +94,7 @@ def _report(p: Any, plan: Plan, applied: Applied) -> None:
         _forget_encoded_text(p)
     if plan.files and not applied.problems:
         _add_hashes(p, plan)
+        _add_seeds(p, plan)
 
 
 def _twice(session: Session, names: Sequence[str], plan: Plan) -> list[str]:
@@ -111,6 +116,13 @@ def _forget_encoded_text(p: Any) -> None:
         cache = getattr(p, name, None)
         if isinstance(cache, list):
             cache[:] = [None] * len(cache)
+
+
+def _add_seeds(p: Any, plan: Plan) -> None:
+    requests = [asked.request for asked in plan.honoured if isinstance(asked.request, FusionRequest)]
+    seeds = {settings_of(one).seed for one in requests if "seed" in method_named(one.method).reads}
+    if seeds:
+        p.extra_generation_params[SEED] = ", ".join(map(str, sorted(seeds)))
 
 
 def _add_hashes(p: Any, plan: Plan) -> None:

@@ -21,6 +21,9 @@ MARK = "NP-LoRA"
 
 BY_PANEL = "panel"
 
+SEED = "NP-LoRA random seed"
+"""Stands in the parameters of a picture whose fusion is partly random, also if the tag leaves it at its default."""
+
 
 def label(name: str) -> str:
     """What a field of the panel is called among pasted parameters. Never written into a picture: the tag says it."""

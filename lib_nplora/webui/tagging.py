@@ -10,7 +10,7 @@ from ..request import FusionRequest
 from . import axes, running
 from .compose import Composed, compose
 from .fields import PanelState
-from .infotext import BY_PANEL, MARK
+from .infotext import BY_PANEL, MARK, SEED
 from .prompt_text import find
 
 PROBLEM = "nplora_problem"
@@ -26,7 +26,9 @@ def write(p: Any, args: Sequence[Any]) -> None:
         The script's, see PanelState.from_args.
     """
     # Of its own: cells of a plot and lines of a file share one with pictures that we may have had no part in.
-    p.extra_generation_params = {k: v for k, v in p.extra_generation_params.items() if k not in (MARK, "Lora hashes")}
+    p.extra_generation_params = {
+        k: v for k, v in p.extra_generation_params.items() if k not in (MARK, SEED, "Lora hashes")
+    }
     setattr(p, PROBLEM, None)
     values = axes.of_cell(p)
     try:

@@ -1,7 +1,8 @@
 """What every host must give its users. Runs on the stand-ins in CI, and on the real hosts where they are.
 
 The numbers in the names: 1 weights, 2 limits of mu, 3 spellings and neighbours, 4 reversibility, 5 kinds of job,
-6 other callers, 7 no work twice, 8 infotext, 9 the panel, 10 plots, 11 settings.
+6 other callers, 7 no work twice, 8 infotext, 9 the panel, 10 plots, 11 settings, 12 methods that change with the steps,
+13 the other methods.
 """
 
 from __future__ import annotations
@@ -9,17 +10,37 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lib_nplora.dense import DenseDelta
+from lib_nplora.methods import METHODS, _thinned
+
 from . import formats
-from .driver import Driver, Module, content_inside_style, factors, fused, write_lora
+from .driver import (
+    Call,
+    Driver,
+    Factors,
+    Module,
+    content_inside_style,
+    factors,
+    fused,
+    output_side,
+    ties,
+    winners,
+    write_lora,
+)
 
 HARD = float("inf")
 SWITCHES = int(os.environ.get("NPLORA_SWITCHES", "50"))
+GAINS = (0.9, 1.1, 1.7, 0.7, 0.8, 1.2, 1.4)
+"""Of the layers of a LoRA that is to lose them to another at different steps."""
+
+KLORA = "a cat <nplora:knight:ink:method=klora>"
 KINDS = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora", "ia3", "oft", "boft")
 
 
@@ -43,6 +64,10 @@ class Loras:
         self.namesake = write_lora(folder / "nplora dog x vangogh.safetensors", unet_only, seed=11)
         self.first_half = write_lora(folder / "first.safetensors", unet_only[:half], seed=6)
         self.second_half = write_lora(folder / "second.safetensors", unet_only[half:], seed=7)
+        self.knight = write_lora(folder / "knight.safetensors", modules, seed=40, gains=GAINS)
+        self.ink = write_lora(folder / "ink.safetensors", modules, seed=41, rank=5)
+        self.small_content = write_lora(folder / "small content.safetensors", _sample(driver), seed=42)
+        self.small_style = write_lora(folder / "small style.safetensors", _sample(driver), seed=43)
         wider = tuple(type(m)(m.name, m.out, m.inp + 8, m.kernel) for m in modules)
         self.other_model = write_lora(folder / "sdxl_thing.safetensors", wider, seed=8)
         for seed, kind in enumerate(KINDS):
@@ -53,6 +78,12 @@ class Loras:
 
 class HostContract:
     """Needs a fixture `driver` of class scope; `loras` and `plain` stand in tests/conftest.py."""
+
+    @pytest.fixture
+    def watching(self, driver) -> Iterator[Callable[..., None]]:
+        """The driver's `watch`, which ends with the test."""
+        yield driver.watch
+        driver.watch({})
 
     # 1: weights
 
@@ -215,7 +246,7 @@ class HostContract:
             ("<nplora:dog:vangogh:-1>", ["mu=-1 is negative"]),
             ("<nplora:dog:vangogh:nan>", ["mu=nan is not a finite number"]),
             ("<nplora:dog:vangogh:0.5:metod=np>", ["unknown key 'metod'", "Did you mean 'method'?"]),
-            ("<nplora:dog:vangogh:0.5:method=nq>", ["no method 'nq'", "Known: np, direct."]),
+            ("<nplora:dog:vangogh:0.5:method=nq>", ["no method 'nq'", "Known: np, hard, direct, klora"]),
             ("<nplora:dog:dog:0.5>", ["'dog' would be content and style at once"]),
             ("<nplora:file_0007:My Alias>", ["'file_0007' and 'My Alias' would be content and style at once"]),
             ("<nplora:dog:sdxl_thing:0.5>", ["'sdxl_thing'", "another model"]),
@@ -537,6 +568,238 @@ class HostContract:
         finally:
             driver.set_option("nplora_on_error", "Say so under the picture")
 
+    # 12: methods that change with the steps
+
+    @pytest.mark.parametrize("steps", [6, 30])
+    @pytest.mark.parametrize("method", ["klora", "klora*", "fixed"])
+    def test_12_each_layer_is_its_winners_at_each_step(self, driver, loras, watching, method, steps):
+        expected = winners(loras.knight, loras.ink, method, steps)
+        if method != "fixed":
+            print(f"{len(expected)} layers:", *sorted(set(expected.values())))
+            assert len(set(expected.values())) >= 3
+        watching(_sides(loras.knight, loras.ink, expected))
+        picture = driver.generate(f"a cat <nplora:knight:ink:method={method}>", steps=steps)
+        assert picture.comments == ()
+        assert _schedules(driver.seen(), steps) == [expected]
+        found = driver.compare(_standing(loras, expected))
+        assert found.worst < 1e-4
+        assert found.outside == 0
+
+    def test_12_weights_and_options_count(self, driver, loras, watching):
+        """Louder layers win no more, as gamma weighs that out: but the scale and the strengths are as asked."""
+        expected = winners(loras.knight, loras.ink, "klora", 6, alpha=1.0, beta=0.8)
+        assert expected != winners(loras.knight, loras.ink, "klora", 6)
+        watching(_sides(loras.knight, loras.ink, expected, c=0.5 * 0.8, s=-1.2 * 0.8))
+        driver.generate("a cat <nplora:knight:ink:method=klora:alpha=1:beta=0.8:c=0.5:s=-1.2:unet=0.8>", steps=6)
+        assert _schedules(driver.seen(), 6) == [expected]
+
+    def test_12_switch_takes_turns_in_all_layers(self, driver, loras, watching):
+        """Those that only one of the LoRAs holds take turns with nothing."""
+        contents, styles = factors(loras.first_half), factors(loras.ink)
+        names = [name for name in styles if name.startswith("lora_unet")]
+        watching({"c": {n: contents.get(n, _nothing(styles[n])) for n in names}, "s": {n: styles[n] for n in names}})
+        driver.generate("a cat <nplora:first:ink:method=switch>", steps=6)
+        assert _schedules(driver.seen(), 6) == [dict.fromkeys(names, "cscscs")]
+        text = {name: update for name, update in styles.items() if name not in names}
+        found = driver.compare({**text, **{name: styles[name] for name in names}})
+        assert found.worst < 1e-4
+        assert found.outside == 0
+
+    def test_12_two_calls_a_step(self, driver, loras, watching):
+        expected = winners(loras.knight, loras.ink, "klora", 6)
+        watching(_sides(loras.knight, loras.ink, expected))
+        driver.generate(KLORA, steps=6, sampler="Heun")
+        calls = driver.seen()
+        assert [(call.number, call.planned, call.steps) for call in calls] == [(i, 12, 6) for i in range(11)]
+        letters = {name: "".join(2 * letter for letter in won)[:11] for name, won in expected.items()}
+        assert _letters(calls) == letters
+
+    def test_12_the_second_picture_is_the_first(self, driver, loras, plain):
+        driver.generate("a cat")
+        before = driver.fingerprint()
+        first = driver.generate(KLORA, steps=6)
+        without = driver.generate("a cat", steps=6)
+        assert first.pixels != without.pixels
+        assert driver.fingerprint() == before
+        assert len({first.pixels, driver.generate(KLORA.replace("klora", "klora*"), steps=6).pixels}) == 2
+        assert driver.generate(KLORA, steps=6) == first
+        assert driver.generate(KLORA, steps=6) == first
+        for other in ("<nplora:knight:ink:0.5>", "<nplora:dog:vangogh>", "<lora:knight:1>", "<lora:hat:1>", ""):
+            driver.generate(f"a cat {other}")
+            assert driver.generate(KLORA, steps=6).pixels == first.pixels, other
+        assert driver.generate("a cat").pixels == plain
+        assert driver.fingerprint() == before
+
+    def test_12_other_steps_in_between(self, driver, loras, watching):
+        """A picture that ended at another winner than it began with leaves nothing for the next."""
+        expected = winners(loras.knight, loras.ink, "klora", 6)
+        watching(_sides(loras.knight, loras.ink, expected))
+        for steps in (6, 1, 6, 3):
+            driver.generate(KLORA, steps=steps)
+            assert _schedules(driver.seen(), steps) == [winners(loras.knight, loras.ink, "klora", steps)]
+
+    def test_12_hires_has_a_schedule_of_its_own(self, driver, loras, watching):
+        expected = winners(loras.knight, loras.ink, "klora", 6)
+        watching(_sides(loras.knight, loras.ink, expected))
+        picture = driver.generate(KLORA, steps=6, hr_prompt="")
+        assert _schedules(driver.seen(), 6) == [expected, expected]
+        assert driver.generate(KLORA, steps=6, hr_prompt=KLORA).pixels == picture.pixels
+
+    def test_12_hires_in_one_pass_only(self, driver, loras, watching):
+        expected = winners(loras.knight, loras.ink, "klora", 6)
+        watching(_sides(loras.knight, loras.ink, expected, neither=True))
+        neither = dict.fromkeys(expected, "-" * 6)
+        driver.generate(KLORA, steps=6, hr_prompt="a cat")
+        assert _schedules(driver.seen(), 6) == [expected, neither]
+        driver.generate("a cat", steps=6, hr_prompt=KLORA)
+        assert _schedules(driver.seen(), 6) == [neither, expected]
+
+    def test_12_img2img_counts_the_steps_that_it_makes(self, driver, loras, watching):
+        watching(_sides(loras.knight, loras.ink, winners(loras.knight, loras.ink, "klora", 1)))
+        driver.generate(KLORA, steps=12, img2img=True)
+        steps = driver.seen()[0].steps
+        assert 6 < steps < 12
+        assert _schedules(driver.seen(), steps) == [winners(loras.knight, loras.ink, "klora", steps)]
+
+    def test_12_batches_begin_anew(self, driver, loras, watching):
+        expected = winners(loras.knight, loras.ink, "klora", 6)
+        watching(_sides(loras.knight, loras.ink, expected))
+        pixels = driver.generate(KLORA, steps=6, batch_size=2, n_iter=2).pixels
+        assert _schedules(driver.seen(), 6) == [expected, expected]
+        assert len(set(pixels)) == 4
+
+    def test_12_what_follows_a_skipped_picture_begins_anew(self, driver, loras, watching):
+        expected = winners(loras.knight, loras.ink, "klora", 6)
+        watching(_sides(loras.knight, loras.ink, expected))
+        driver.generate(KLORA, steps=6, n_iter=2, stop=("skipped", 3))
+        skipped, following = _passes(driver.seen())
+        assert _letters(skipped) == {name: letters[:4] for name, letters in expected.items()}
+        assert _letters(following) == expected
+
+    @pytest.mark.parametrize("scripts", ["none", "other"])
+    def test_12_an_inner_pass_has_a_schedule_of_its_own(self, driver, loras, watching, scripts):
+        watching(_sides(loras.knight, loras.ink, winners(loras.knight, loras.ink, "klora", 1)))
+        inner = driver.generate(KLORA, steps=6, inner=(scripts, KLORA)).inner
+        outer, within = _passes(driver.seen())
+        assert _letters(outer) == winners(loras.knight, loras.ink, "klora", 6)
+        assert _letters(within) == winners(loras.knight, loras.ink, "klora", within[0].steps)
+        assert inner == driver.generate("a cat", inner=(scripts, KLORA)).inner
+
+    @pytest.mark.parametrize("how", ["interrupted", "skipped", "fail"])
+    def test_12_an_end_in_mid_picture_leaves_nothing(self, driver, loras, plain, how):
+        driver.generate("a cat")
+        before = driver.fingerprint()
+        first = driver.generate(KLORA, steps=6).pixels
+        for tag in ("a cat", KLORA):
+            for call in (0, 3):
+                if how == "fail":
+                    with pytest.raises(Exception, match="the test fails here"):
+                        driver.generate(KLORA, steps=6, stop=(how, call))
+                else:
+                    assert driver.generate(KLORA, steps=6, stop=(how, call)).pixels != first
+                if tag == KLORA:
+                    assert driver.generate(KLORA, steps=6).pixels == first
+                assert driver.generate("a cat").pixels == plain
+                assert driver.fingerprint() == before
+
+    def test_12_a_checkpoint_switched_after_it(self, driver, loras, plain):
+        first = driver.generate(KLORA, steps=6).pixels
+        driver.switch_checkpoint()
+        try:
+            without = driver.generate("a cat").pixels
+            assert driver.compare({}).outside == 0
+            there = driver.generate(KLORA, steps=6).pixels
+            assert there == driver.generate(KLORA, steps=6).pixels != first
+            assert driver.generate("a cat").pixels == without
+            assert driver.compare({}).outside == 0
+        finally:
+            driver.switch_checkpoint()
+        assert driver.generate("a cat").pixels == plain
+        assert driver.generate(KLORA, steps=6).pixels == first
+
+    def test_12_an_ordinary_tag_beside_it(self, driver, loras, watching):
+        expected = winners(loras.knight, loras.ink, "klora", 6)
+        hat = {name: (0.5 * up, down) for name, (up, down) in factors(loras.hat).items()}
+        sides = _sides(loras.knight, loras.ink, expected)
+        watching({side: {n: _sum(update, hat[n]) for n, update in at.items()} for side, at in sides.items()})
+        for prompt in (f"{KLORA} <lora:hat:0.5>", f"<lora:hat:0.5> {KLORA}"):
+            driver.generate(prompt, steps=6)
+            assert _schedules(driver.seen(), 6) == [expected], prompt
+
+    def test_12_two_of_them(self, driver, loras, watching):
+        pairs = (loras.knight, loras.ink), (loras.ink, loras.dog)
+        one, other = (winners(*pair, "klora", 6) for pair in pairs)
+        first, second = (_sides(*pair, one) for pair in pairs)
+        watching({a + b: {n: _sum(first[a][n], second[b][n]) for n in one} for a in "cs" for b in "cs"})
+        driver.generate(f"{KLORA} <nplora:ink:dog:method=klora>", steps=6)
+        found = {name: [call.labels[name] for call in driver.seen()] for name in one}
+        assert found == {name: [a + b for a, b in zip(one[name], other[name])] for name in one}
+
+    def test_12_beside_another_method(self, driver, loras, watching):
+        expected = winners(loras.knight, loras.ink, "klora", 6)
+        beside = fused(loras.dog, loras.vangogh, 0.5)
+        sides = _sides(loras.knight, loras.ink, expected)
+        watching({side: {n: _sum(update, beside[n]) for n, update in at.items()} for side, at in sides.items()})
+        driver.generate(f"<nplora:dog:vangogh:0.5> {KLORA}", steps=6)
+        assert _schedules(driver.seen(), 6) == [expected]
+
+    # 13: the other methods
+
+    def test_13_hard_reverse_and_the_output_side(self, driver, loras):
+        for tag, expected in (
+            ("<nplora:dog:vangogh:method=hard>", fused(loras.dog, loras.vangogh, HARD)),
+            ("<nplora:dog:vangogh:2:method=reverse>", fused(loras.vangogh, loras.dog, 2)),
+            ("<nplora:dog:vangogh:2:method=uspace>", output_side(loras.dog, loras.vangogh, 2)),
+        ):
+            driver.generate(f"a cat {tag}")
+            found = driver.compare(expected)
+            assert found.worst < 1e-4, tag
+            assert found.outside == 0
+
+    @pytest.mark.parametrize("density", [None, 0.5])
+    def test_13_ties(self, driver, loras, density):
+        contents, styles = _dense(loras.small_content), _dense(loras.small_style)
+        option = "" if density is None else f":density={density}"
+        driver.generate(f"a cat <nplora:small content:small style:method=ties{option}:c=0.8>")
+        for name, content in contents.items():
+            expected = ties(0.8 * content, styles[name], density or 0.2)
+            known = np.isfinite(expected)
+            assert known.mean() > 0.99
+            assert _error(driver.delta(name)[known], expected[known]) < 1e-4, name
+        assert driver.compare(factors(loras.small_content)).outside == 0
+
+    def test_13_dare(self, driver, loras):
+        """By the mask that the method makes of its seed."""
+        contents, styles = _dense(loras.small_content), _dense(loras.small_style)
+        for seed in (0, 7):
+            settings = METHODS["dare"].settings(0.5, density=0.4, seed=seed)
+            tag = f"<nplora:small content:small style:method=dare:density=0.4:seed={seed}>"
+            assert f"NP-LoRA random seed: {seed}" in driver.generate(f"a cat {tag}").infotext
+            for name, content in contents.items():
+                ones = DenseDelta(torch.ones(content.shape), content.shape)
+                masks = [_thinned(ones, settings, place).matrix.double().numpy() for place in (0, 1)]
+                assert {0.0, 2.5} == set(np.unique(masks).round(5))
+                expected = content * masks[0] + styles[name] * masks[1]
+                assert _error(driver.delta(name), expected) < 1e-4, (seed, name)
+        assert driver.compare(factors(loras.small_content)).outside == 0
+        assert "random seed" not in driver.generate("a cat <nplora:small content:small style:method=ties>").infotext
+
+    def test_13_blocks_of_another_model_are_refused(self, driver, loras, plain):
+        picture = driver.generate("a cat <nplora:dog:vangogh:method=blora>")
+        (comment,) = picture.comments
+        assert "takes the content from one block of SDXL, and 'dog' has no layer there" in comment
+        assert picture.pixels == plain
+
+    def test_13_each_method_comes_and_goes(self, driver, loras, plain):
+        pixels = {}
+        for method in METHODS:
+            tag = f"<nplora:small content:small style:method={method}>"
+            pixels[method] = driver.generate(f"a cat {tag}").pixels
+            assert driver.generate("a cat").pixels == plain, method
+        assert driver.compare({}).outside == 0
+        assert pixels.pop("blora") == plain
+        assert plain not in pixels.values()
+
 
 def _some(driver: Driver) -> list[str]:
     """Names of layers of every kind and part, few enough to be fetched one by one."""
@@ -577,3 +840,56 @@ def _hashes(picture) -> dict[str, str]:
     _, found, rest = picture.infotext.partition('Lora hashes: "')
     assert found, picture.infotext
     return dict(pair.split(": ") for pair in rest.split('"')[0].split(", "))
+
+
+def _sides(
+    content: Path, style: Path, names: Iterable[str], *, c: float = 1.0, s: float = 1.0, neither: bool = False
+) -> dict[str, dict[str, Factors]]:
+    """What these layers hold while the content wins, and while the style does, and if nothing is applied."""
+    sides = {}
+    for side, path, weight in (("c", content, c), ("s", style, s)):
+        updates = factors(path)
+        sides[side] = {name: (weight * updates[name][0], updates[name][1]) for name in names}
+    if neither:
+        sides["-"] = {name: _nothing(update) for name, update in sides["c"].items()}
+    return sides
+
+
+def _nothing(update: Factors) -> Factors:
+    return 0 * update[0][:, :1], update[1][:1]
+
+
+def _standing(loras: Loras, expected: Mapping[str, str]) -> dict[str, Factors]:
+    """All layers after the last step: the contested ones their winner's, the others the plain sum."""
+    sides = {"c": factors(loras.knight), "s": factors(loras.ink)}
+    plain = fused(loras.knight, loras.ink, 0)
+    return {**plain, **{name: sides[letters[-1]][name] for name, letters in expected.items()}}
+
+
+def _passes(calls: Sequence[Call]) -> list[list[Call]]:
+    """The calls of each time that a sampler ran."""
+    passes: list[list[Call]] = []
+    for call in calls:
+        if call.number == 0:
+            passes.append([])
+        passes[-1].append(call)
+    return passes
+
+
+def _letters(calls: Sequence[Call]) -> dict[str, str]:
+    """By layer, the label at each call."""
+    print(f"{len(calls)} calls, worst relative error {max(call.error for call in calls):.1e}")
+    return {name: "".join(call.labels[name] for call in calls) for name in calls[0].labels}
+
+
+def _schedules(calls: Sequence[Call], steps: int) -> list[dict[str, str]]:
+    """By pass and layer, the label at each of so many steps."""
+    passes = _passes(calls)
+    assert [[(call.number, call.steps) for call in one] for one in passes] == [
+        [(i, steps) for i in range(steps)] for _ in passes
+    ]
+    return [_letters(one) for one in passes]
+
+
+def _dense(path: Path) -> dict[str, np.ndarray]:
+    return {name: up @ down for name, (up, down) in factors(path).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+
+from ..klora_reference import scale, top_k_sum
 
 Factors = tuple[np.ndarray, np.ndarray]
 """up (out, rank) and down (rank, in), float64."""
@@ -61,6 +64,46 @@ class Comparison:
         return max(self.unet, self.te)
 
 
+@dataclass(frozen=True)
+class Call:
+    """The watched layers after one call of the diffusion model.
+
+    number, planned
+        How many calls the sampler had made before, and how many it plans.
+    steps
+        The sampler's.
+    labels
+        By layer, that of the reference that its weight equals; `?` if it equals none.
+    error
+        Worst relative Frobenius error of a layer to the reference that is nearest to it.
+    """
+
+    number: int
+    planned: int
+    steps: int
+    labels: Mapping[str, str]
+    error: float
+
+    @classmethod
+    def of(cls, number: int, planned: int, steps: int, found: Mapping[str, tuple[str, float]]) -> Call:
+        """From the nearest reference of each layer, and its error."""
+        labels = {name: label if error < SAME else "?" for name, (label, error) in found.items()}
+        return cls(number, planned, steps, labels, max(error for _, error in found.values()))
+
+
+SAME = 1e-4
+"""Relative error under which float32 weights hold a reference."""
+
+
+def nearest(delta: np.ndarray, references: Mapping[str, Factors]) -> tuple[str, float]:
+    """Label of the reference that a layer's delta is nearest to, and its relative error."""
+    dense = {label: up @ down for label, (up, down) in references.items()}
+    scale = max(np.linalg.norm(reference) for reference in dense.values())
+    errors = {label: float(np.linalg.norm(delta - reference) / scale) for label, reference in dense.items()}
+    label = min(errors, key=errors.__getitem__)
+    return label, errors[label]
+
+
 class Driver(ABC):
     """One running host with our extension in it."""
 
@@ -82,6 +125,9 @@ class Driver(ABC):
         disable_extra_networks: bool = False,
         inner: tuple[str, str] | None = None,
         panel: Sequence[Any] | None = None,
+        steps: int = 2,
+        sampler: str = "Euler",
+        stop: tuple[str, int] | None = None,
     ) -> Picture:
         """Make pictures.
 
@@ -92,7 +138,23 @@ class Driver(ABC):
             runner at all, or `other` for one without our extension.
         panel
             The first of our script's arguments, as the API takes them; the rest are those of the page.
+        sampler
+            `Euler`, or `Heun`, which calls the model twice a step, but once in the last.
+        stop
+            (how, call) of an end in the middle of the picture: `interrupted` or `skipped` after that call of the
+            model, as the buttons do, or `fail` within it, which raises an exception here, too.
         """
+
+    @abstractmethod
+    def watch(self, references: Mapping[str, Mapping[str, Factors]]) -> None:
+        """From now on, compare layers with references after each call of the model: label -> layer -> update.
+
+        The same layers under each label; {} ends it.
+        """
+
+    @abstractmethod
+    def seen(self) -> list[Call]:
+        """What was seen during the last picture."""
 
     @abstractmethod
     def sweep(
@@ -134,14 +196,21 @@ def write_lora(
     alpha: float | None = None,
     dtype: torch.dtype = torch.float32,
     tucker: bool = False,
+    gains: Sequence[float] = (1.0,),
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """A random kohya LoRA, strong enough to change a picture; with `tucker`, 3x3 convolutions have a `lora_mid`."""
+    """A random kohya LoRA, strong enough to change a picture.
+
+    tucker
+        Whether 3x3 convolutions have a `lora_mid`.
+    gains
+        What the modules' updates are multiplied by, in turn.
+    """
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for module in modules:
+    for module, gain in zip(modules, itertools.cycle(gains)):
         fan_in = module.inp * max(module.kernel, 1) ** 2
-        up = torch.randn(module.out, rank, generator=generator) / rank**0.5
+        up = gain * torch.randn(module.out, rank, generator=generator) / rank**0.5
         down = torch.randn(rank, fan_in, generator=generator) / fan_in**0.5
         if module.kernel > 1 and tucker:
             up, down = up[..., None, None], down[:, : module.inp, None, None]
@@ -214,3 +283,64 @@ def content_inside_style(measured: np.ndarray, content: Factors, style: Factors)
     style_dense = style[0] @ style[1]
     q, _ = np.linalg.qr(style[1].T)
     return float(np.square((measured - style_dense) @ q).sum() / np.square(content[0] @ content[1]).sum())
+
+
+def output_side(content: Path, style: Path, mu: float) -> dict[str, Factors]:
+    """What method=uspace means: dW_s + (I - beta U U^T) dW_c, U the left singular vectors of dW_s."""
+    contents, styles = factors(content), factors(style)
+    beta = 1.0 if mu == float("inf") else mu / (1 + mu)
+    result = {}
+    for name, (up_c, down_c) in contents.items():
+        up_s, down_s = styles[name]
+        u, _ = np.linalg.qr(up_s)
+        result[name] = (
+            np.concatenate([up_s, up_c - beta * u @ (u.T @ up_c)], axis=1),
+            np.concatenate([down_s, down_c]),
+        )
+    return result
+
+
+def ties(content: np.ndarray, style: np.ndarray, density: float) -> np.ndarray:
+    """What method=ties means for one layer, arXiv 2306.01708, Alg. 1; NaN where rounding to float32 decides."""
+    trimmed, unsure = [], np.zeros(content.shape, dtype=bool)
+    for delta in (content, style):
+        magnitudes = np.abs(delta)
+        smallest = np.sort(magnitudes, axis=None)[-max(int(density * delta.size), 1)]
+        trimmed.append(np.where(magnitudes >= smallest, delta, 0.0))
+        unsure |= np.abs(magnitudes - smallest) < 1e-5 * smallest
+    total = trimmed[0] + trimmed[1]
+    unsure |= (np.abs(total) < 1e-5 * np.abs(trimmed[0])) & (trimmed[1] != 0)
+    agreeing = [np.where(np.sign(delta) == np.sign(total), delta, 0.0) for delta in trimmed]
+    count = sum((delta != 0).astype(int) for delta in agreeing)
+    return np.where(unsure, np.nan, sum(agreeing) / np.maximum(count, 1))
+
+
+def is_attention(name: str) -> bool:
+    """Whether a layer of the diffusion model belongs to an attention, by its kohya name."""
+    return name.startswith("lora_unet") and ("_attn1_to_" in name or "_attn2_to_" in name)
+
+
+def winners(
+    content: Path, style: Path, method: str, steps: int, *, alpha: float = 1.5, beta: float | None = None
+) -> dict[str, str]:
+    """Who wins which attention layer, `c` or `s` for each step: arXiv 2502.18461, Eq. 1-12.
+
+    As in klora_reference, but with sums made once: the models that are driven are large.
+    """
+    contents, styles = factors(content), factors(style)
+    beta = {"klora": 0.5, "klora*": 1.3, "fixed": 0.5}.get(method) if beta is None else beta
+    names = [name for name in contents if name in styles and is_attention(name)]
+    sums, totals = {}, np.zeros(2)
+    for name in names:
+        k = contents[name][1].shape[0] * styles[name][1].shape[0]
+        sides = [up @ down for up, down in (contents[name], styles[name])]
+        sums[name] = [top_k_sum(side, k) for side in sides]
+        totals += [np.abs(side).sum() for side in sides]
+    gamma = totals[0] / totals[1]
+    result = dict.fromkeys(names, "")
+    for t in range(steps):
+        s = scale(t, steps, alpha, beta, star=method == "klora*")
+        for name, (content_sum, style_sum) in sums.items():
+            content_wins = s <= 1 if method == "fixed" else content_sum >= style_sum * gamma * s
+            result[name] += "c" if content_wins else "s"
+    return result

@@ -20,8 +20,8 @@ from lib_nplora.request import parse_tag
 from lib_nplora.weights import ModuleKey
 
 from ..files.bad_containers import Payload
-from .contract import HARD, Loras
-from .driver import factors, fused
+from .contract import HARD, KLORA, Loras
+from .driver import factors, fused, winners
 from .standins import networks
 from .standins.a1111 import A1111, QkvLinear
 from .standins.common import NetworkOnDisk
@@ -511,3 +511,117 @@ def test_the_same_fusion_again_patches_nothing_again(driver, loras):
     assert driver.sd_model._nplora.mine.unet is unet
     driver.generate("a dog <nplora:dog:vangogh:0.6>")
     assert driver.sd_model._nplora.mine.unet is not unet
+
+
+def watch(driver, loras, change: dict[str, np.ndarray] | None = None) -> dict[str, str]:
+    """Have the contested layers of KLORA compared with both sides, plus what others add. Returns who is to win."""
+    expected = winners(loras.knight, loras.ink, "klora", 6)
+    sides = {"c": factors(loras.knight), "s": factors(loras.ink)}
+    for updates in sides.values():
+        for name, added in (change or {}).items():
+            up, down = updates[name]
+            updates[name] = np.concatenate([up, added], axis=1), np.concatenate([down, np.eye(added.shape[1])])
+    driver.watch({side: {name: updates[name] for name in expected} for side, updates in sides.items()})
+    return expected
+
+
+def seen(driver) -> dict[str, str]:
+    calls = driver.seen()
+    return {name: "".join(call.labels[name] for call in calls) for name in calls[0].labels}
+
+
+def online(driver_class, monkeypatch) -> None:
+    """Have the host patch layers at each forward."""
+    if driver_class is Neo:
+        monkeypatch.setattr(Neo, "dynamic_args", types.SimpleNamespace(online_lora=True, nunchaku=False))
+    else:
+        monkeypatch.setattr(Forge, "dynamic_args", {"online_lora": True})
+
+
+@pytest.mark.parametrize("driver_class", [Forge, Neo])
+def test_layers_that_are_patched_at_each_forward_change_with_the_steps(driver_class, tmp_path, monkeypatch):
+    pixels = []
+    for is_online in (False, True):
+        with monkeypatch.context() as patch:
+            if is_online:
+                online(driver_class, patch)
+            folder = tmp_path / str(is_online)
+            folder.mkdir()
+            host = driver_class(folder)
+            host.start()
+            try:
+                loras = Loras(host)
+                host.sd_model.forge_objects_original.unet.model.storage_dtype = torch.float8_e4m3fn
+                plain = host.generate("a cat", steps=6).pixels
+                expected = watch(host, loras)
+                pixels.append([host.generate(KLORA, steps=6).pixels for _ in range(2)])
+                found = seen(host)
+                assert found == (dict.fromkeys(expected, "?" * 6) if is_online else expected)
+                assert host.generate("a cat", steps=6).pixels == plain
+            finally:
+                host.stop()
+    merged, patched = pixels
+    assert merged == patched
+    assert merged[0] == merged[1]
+
+
+@pytest.mark.parametrize("driver", [Neo], indirect=True)
+def test_weights_that_neo_patches_in_place(driver, loras, monkeypatch):
+    monkeypatch.setattr(driver.patcher_class, "weight_inplace_update", True)
+    plain = driver.generate("a cat").pixels
+    before = driver.fingerprint()
+    expected = watch(driver, loras)
+    for _ in range(2):
+        driver.generate(KLORA, steps=6)
+        assert seen(driver) == expected
+    assert driver.generate("a cat").pixels == plain
+    assert driver.fingerprint() == before
+
+
+@forges
+def test_a_copy_of_the_model_with_patches_of_others(driver, loras, monkeypatch):
+    """Other extensions copy the UNet before the sampling, and patch the copy, in layers of ours, too."""
+    (layer, *_), added = winners(loras.knight, loras.ink, "klora", 1), 0.3
+    shape = driver.parameter(layer, "weight").shape
+    before_sampling = driver.before_sampling
+
+    def with_copy():
+        before_sampling()
+        unet = driver.sd_model.forge_objects.unet = driver.sd_model.forge_objects.unet.clone()
+        patch = ("diff", (torch.full(shape, added),))
+        unet.add_patches(filename="theirs", patches={driver._key(layer, "weight"): patch})
+
+    plain = driver.generate("a cat", steps=6).pixels
+    first = driver.generate(KLORA, steps=6).pixels
+    monkeypatch.setattr(driver, "before_sampling", with_copy)
+    expected = watch(driver, loras, {layer: np.full(shape, added)})
+    theirs = driver.generate(KLORA, steps=6).pixels
+    assert seen(driver) == expected
+    assert driver.generate(KLORA, steps=6).pixels == theirs != first
+    assert seen(driver) == expected
+    monkeypatch.setattr(driver, "before_sampling", before_sampling)
+    watch(driver, loras)
+    assert driver.generate(KLORA, steps=6).pixels == first
+    assert seen(driver) == expected
+    assert driver.generate("a cat", steps=6).pixels == plain
+
+
+def test_a_swap_that_fails_is_said_once_and_ends_the_changes(driver, loras, monkeypatch):
+    plain = driver.generate("a cat").pixels
+    first = driver.generate(KLORA, steps=6).pixels
+    expected = watch(driver, loras)
+    swap = type(detect_host()).swap
+
+    def failing(self, fused, winners):
+        if len(driver.seen()) >= 3:
+            raise HostError("not today")
+        swap(self, fused, winners)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(detect_host()), "swap", failing)
+        picture = driver.generate(KLORA, steps=6)
+    (comment,) = picture.comments
+    assert comment.endswith("stopped changing at step 4 of 6: not today")
+    assert seen(driver) == {name: letters[:3] + letters[2] * 3 for name, letters in expected.items()}
+    assert driver.generate("a cat").pixels == plain
+    assert driver.generate(KLORA, steps=6).pixels == first

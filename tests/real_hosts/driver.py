@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ..hosts.driver import Comparison, Driver, Picture
+from ..hosts.driver import Call, Comparison, Driver, Picture
 from .sd15 import MODULES, NORMS
 
 ROOT = Path(__file__).parents[2]
@@ -190,10 +190,20 @@ class RealHost(Driver):
         disable_extra_networks=False,
         inner=None,
         panel=None,
+        steps=2,
+        sampler="Euler",
+        stop=None,
+        size=64,
     ):
         self._call("/nplora-probe/reset")
+        if stop:
+            self._call("/nplora-probe/stop", dict(zip(("how", "call"), stop, strict=True)))
         body: dict[str, Any] = {
             **_BODY,
+            "steps": steps,
+            "width": size,
+            "height": size,
+            "sampler_name": sampler,
             "prompt": prompt,
             "batch_size": batch_size,
             "n_iter": n_iter,
@@ -241,6 +251,22 @@ class RealHost(Driver):
             types = next(field["choices"] for field in fields if field["label"] == f"{letter} type")
             values |= {f"{letter} type": types.index(label), f"{letter} values": ", ".join(texts)}
         return [values.get(field["label"], field.get("value")) for field in fields]
+
+    def watch(self, references):
+        path = self._data / "watched.safetensors"
+        tensors = {
+            f"{name}.{label}.{factor}": torch.tensor(array, dtype=torch.float32)
+            for label, updates in references.items()
+            for name, update in updates.items()
+            for factor, array in zip(("up", "down"), update, strict=True)
+        }
+        save_file(tensors, path)
+        self._call("/nplora-probe/watch", {"references": str(path)})
+
+    def seen(self):
+        answer = self._call("/nplora-probe/seen")
+        assert not answer["problems"], answer["problems"]
+        return [Call.of(**call) for call in answer["calls"]]
 
     def set_option(self, name, value):
         self._call("/sdapi/v1/options", {name: value})

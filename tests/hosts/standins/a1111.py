@@ -178,6 +178,7 @@ class A1111(StandIn):
     adapter_module = "a1111"
     adapter_class = "A1111Host"
     kinds = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora", "ia3", "oft")
+    tells_of_denoised = True
 
     def host_modules(self):
         self.networks = networks = module("networks")
@@ -273,10 +274,12 @@ class A1111(StandIn):
         tokens = torch.stack([torch.randn(WIDTH, generator=torch.Generator().manual_seed(s)) for s in seeds])
         return self.sd_model.te(tokens)
 
-    def sample(self, x, c):
-        for _ in range(2):
-            x = self.sd_model.unet(x + c)
-        return x
+    def prepare_sampling(self):
+        pass
+
+    @property
+    def unet(self):
+        return self.sd_model.unet
 
     def _layer(self, name):
         part = self.sd_model.te if name.startswith("lora_te") else self.sd_model.unet

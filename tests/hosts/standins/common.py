@@ -11,6 +11,7 @@ import os
 import re
 import types
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from safetensors import safe_open
 
 from ..driver import Module
+from .sampling import SHARE, sample
 
 MODULES = (
     Module("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 24, 24),
@@ -78,11 +80,15 @@ class Layers(torch.nn.Module):
             if name in self.silent:
                 continue
             if isinstance(layer, torch.nn.Conv2d):
-                y = layer(x[:, : layer.in_channels, None, None].expand(-1, -1, 2, 2)).mean((2, 3))
+                y = self.run(layer, x[:, : layer.in_channels, None, None].expand(-1, -1, 2, 2)).mean((2, 3))
             else:
-                y = layer(x[:, : getattr(layer, "in_features", layer.weight.shape[0])])
+                y = self.run(layer, x[:, : getattr(layer, "in_features", layer.weight.shape[0])])
             x = torch.tanh(x + torch.nn.functional.pad(y, (0, x.shape[1] - y.shape[1])))
         return x
+
+    def run(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """For hosts that patch a layer here."""
+        return layer(x)
 
 
 WIDTH = 64
@@ -171,15 +177,33 @@ def extra_networks_module(display) -> types.ModuleType:
 class Callbacks:
     """`modules.script_callbacks`: what scripts registered, emptied on a reload of the UI."""
 
-    EVENTS = ("before_ui", "ui_settings", "infotext_pasted", "app_started", "script_unloaded")
+    EVENTS = (
+        "before_ui",
+        "ui_settings",
+        "infotext_pasted",
+        "app_started",
+        "script_unloaded",
+        "cfg_denoiser",
+        "cfg_denoised",
+        "cfg_after_cfg",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, display: Callable[[Exception], None]) -> None:
         self.asked: dict[str, list] = {event: [] for event in self.EVENTS}
+        self._display = display
 
     def call(self, event: str, *args: Any) -> None:
         """The hosts call those of before_ui in reverse."""
         for callback in reversed(self.asked[event]) if event == "before_ui" else self.asked[event]:
             callback(*args)
+
+    def report(self, event: str, params: Any) -> None:
+        """While a picture is made: errors are displayed, and go no further."""
+        for callback in self.asked[event]:
+            try:
+                callback(params)
+            except Exception as error:
+                self._display(error)
 
     def clear(self) -> None:
         for callbacks in self.asked.values():
@@ -333,6 +357,8 @@ class Processing:
     n_iter: int = 1
     img2img: bool = False
     disable_extra_networks: bool = False
+    steps: int = 2
+    sampler_name: str = "Euler"
     is_hr_pass: bool = False
     script_args: list = field(default_factory=list)
     comments: dict = field(default_factory=dict)
@@ -371,6 +397,9 @@ def process_images(p: Processing):
     if p.scripts is not None:
         p.scripts.process(p)
     for iteration in range(p.n_iter):
+        host.state.skipped = False
+        if host.state.interrupted:
+            break
         host.begin_batch()
         batch = slice(iteration * p.batch_size, (iteration + 1) * p.batch_size)
         prompts, data = extra_networks.parse_prompts(p.all_prompts[batch])
@@ -386,15 +415,18 @@ def process_images(p: Processing):
         host.before_sampling()
         generator = torch.Generator().manual_seed(100 + iteration)
         noise = torch.randn(p.batch_size, WIDTH, generator=generator)
-        x = host.sample(noise * (0.7 if p.img2img else 1), c)
-        if p.hr_prompt is not None:
+        if p.img2img:
+            x = sample(host, p, noise * SHARE, c, int(SHARE * p.steps) + 1)
+        else:
+            x = sample(host, p, noise, c, p.steps)
+        if p.hr_prompt is not None and not host.state.interrupted:
             p.is_hr_pass = True
             if not p.disable_extra_networks:
                 extra_networks.activate(p, hr_data)
             if not host.encodes_hires_first:
                 hr_c = p.conds(hr_prompts, hr_data, [p.cached_hr_c, p.cached_c])
             host.before_sampling()
-            x = host.sample(x + 0.3 * noise.flip(0), hr_c)
+            x = sample(host, p, x + 0.3 * noise.flip(0), hr_c, p.steps)
             p.is_hr_pass = False
         if p.scripts is not None and p.scripts.postprocess:
             p.scripts.postprocess(p)
@@ -404,7 +436,8 @@ def process_images(p: Processing):
     if not p.disable_extra_networks and data:
         extra_networks.deactivate(p, last_data)
     quoted = {name: f'"{value}"' if "," in value or ":" in value else value for name, value in _params(p).items()}
-    return tuple(images), p.all_prompts[0] + "\nSteps: 2" + "".join(f", {k}: {v}" for k, v in quoted.items())
+    infotext = p.all_prompts[0] + f"\nSteps: {p.steps}" + "".join(f", {k}: {v}" for k, v in quoted.items())
+    return tuple(images), infotext
 
 
 def _params(p: Processing) -> dict[str, str]:

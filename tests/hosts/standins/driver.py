@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from ..driver import Comparison, Driver, Picture
+from ..driver import Call, Comparison, Driver, Factors, Picture, nearest
 from . import plot
 from .common import MODULES, NAMES, NORMS, Callbacks, Processing, Runner, extra_networks_module, module, process_images
 from .page import Page
+from .sampling import State
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "nplora.py"
 
@@ -25,8 +26,8 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "nplora.py"
 class StandIn(Driver):
     """Puts the stand-in's modules where a host's would be, and runs our script as a host does.
 
-    A dialect gives: host_modules, load_checkpoint, begin_batch, after_activation, before_sampling, encode, sample,
-    parameter, original, kinds.
+    A dialect gives: host_modules, load_checkpoint, begin_batch, after_activation, before_sampling, encode,
+    prepare_sampling, unet, parameter, original, kinds, tells_of_denoised.
     """
 
     encodes_hires_first = False
@@ -37,7 +38,12 @@ class StandIn(Driver):
         self.lora_dir = lora_dir
         self.errors: list[Exception] = []
         self.extra_networks = extra_networks_module(self.errors.append)
-        self.callbacks = Callbacks()
+        self.callbacks = Callbacks(self.errors.append)
+        self.state = State()
+        self.state.begin()
+        self._references: dict[str, dict[str, Factors]] = {}
+        self._calls: list[Call] = []
+        self._stop: tuple[str, int] | None = None
         self.page = Page(lora_dir)
         self.plot = plot.plot_module()
         self.page.scripts_data.append(types.SimpleNamespace(script_class=object, module=self.plot))
@@ -120,7 +126,13 @@ class StandIn(Driver):
         disable_extra_networks=False,
         inner=None,
         panel=None,
+        steps=2,
+        sampler="Euler",
+        stop=None,
     ):
+        self.state.begin()
+        self._calls.clear()
+        self._stop = stop
         inner_pixels: list[str] = []
 
         def run_inner(outer: Processing) -> None:
@@ -137,6 +149,8 @@ class StandIn(Driver):
             n_iter,
             img2img,
             disable_extra_networks,
+            steps,
+            sampler,
             script_args=self._script_args(panel),
         )
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
@@ -163,6 +177,35 @@ class StandIn(Driver):
             (script,) = self.page.alwayson
             args[script.args_from : script.args_from + len(panel)] = panel
         return args
+
+    def called(self, denoiser) -> None:
+        """To be called after each call of the model."""
+        if self._references:
+            found = {
+                name: nearest(self.delta(name), {label: at[name] for label, at in self._references.items()})
+                for name in next(iter(self._references.values()))
+            }
+            self._calls.append(Call.of(denoiser.step, denoiser.total_steps, denoiser.steps, found))
+        if self._stop and denoiser.step == self._stop[1]:
+            (how, _), self._stop = self._stop, None
+            setattr(self.state, how, True)
+
+    def denoise(self, denoiser, x):
+        """The diffusion model, in whose midst an error can be asked for."""
+        if self._stop != ("fail", denoiser.step):
+            return self.unet(x)
+        self._stop = None
+        hook = list(self.unet.children())[3].register_forward_pre_hook(_fail)
+        try:
+            return self.unet(x)
+        finally:
+            hook.remove()
+
+    def watch(self, references):
+        self._references = dict(references)
+
+    def seen(self):
+        return list(self._calls)
 
     def set_option(self, name, value):
         self.page.opts.set(name, value)
@@ -198,3 +241,7 @@ class StandIn(Driver):
     def switch_checkpoint(self):
         self._seed = 3 - self._seed
         self.load_checkpoint(self._seed)
+
+
+def _fail(layer, args):
+    raise RuntimeError("the test fails here")

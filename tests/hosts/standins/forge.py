@@ -16,6 +16,8 @@ from . import networks as formulas
 from .common import BYSTANDERS, MODULES, NORMS, WIDTH, ExtraNetworkLora, Layers, add_lora_list, attribute, module
 from .driver import StandIn
 
+CPU = torch.device("cpu")
+
 
 class ForgeObjects:
     def __init__(self, unet, clip, vae, clipvision):
@@ -44,13 +46,71 @@ def target_of(target):
     return (target, None, None) if isinstance(target, str) else (*target, None)[:3]
 
 
+def _patched(patches, weight, key):
+    """The weight with these patches, each (strength, patch, strength of the model, slice, change, ...)."""
+    weight = weight.clone()
+    for strength, patch, strength_model, offset, function, *_ in patches:
+        part = weight.narrow(*offset) if offset else weight
+        part.copy_(merge_lora_to_weight([(strength, patch, strength_model, None, function)], part, key))
+    return weight
+
+
+def set_attr(model, key, weight):
+    """A parameter of its own, as in the hosts: what is kept is the old one, untouched."""
+    layer, _, name = key.rpartition(".")
+    setattr(model.get_submodule(layer), name, torch.nn.Parameter(weight, requires_grad=False))
+
+
+def copy_to_param(model, key, weight):
+    model.get_parameter(key).data.copy_(weight)
+
+
+class LoraLoader:
+    """Merges what the patchers of one model hold, and restores what it merged before, all at once."""
+
+    def __init__(self, model):
+        self.model = model
+        self.backup = {}
+        self.online_backup = []
+        self.loaded_hash = str([])
+
+    @torch.inference_mode()
+    def refresh(self, lora_patches, offload_device=CPU, force_refresh=False):
+        hashes = str(list(lora_patches.keys()))
+        if hashes == self.loaded_hash and not force_refresh:
+            return
+        wanted = {}
+        for (*_, online_mode), patches in lora_patches.items():
+            for key, given in patches.items():
+                wanted[key, online_mode] = wanted.get((key, online_mode), []) + given
+        for layer in set(self.online_backup):
+            del layer.forge_online_loras
+        self.online_backup = []
+        for key, weight in self.backup.items():
+            set_attr(self.model, key, weight)
+        self.backup = {}
+        for (key, online_mode), patches in wanted.items():
+            parent, _, child = key.rpartition(".")
+            if online_mode:
+                layer = self.model.get_submodule(parent)
+                layer.forge_online_loras = {**getattr(layer, "forge_online_loras", {}), child: patches}
+                self.online_backup.append(layer)
+                continue
+            weight = self.model.get_parameter(key)
+            self.backup.setdefault(key, weight.data.to(offload_device))
+            set_attr(self.model, key, _patched(patches, weight.data, key))
+        self.loaded_hash = hashes
+
+
 class Patcher:
-    """Forge's UnetPatcher and CLIP in one: patches by (filename, strengths, online_mode)."""
+    """Forge's UnetPatcher and CLIP in one: patches by (filename, strengths, online_mode), and by key under that."""
+
+    offload_device = CPU
 
     def __init__(self, model):
         self.model = model
         self.lora_patches = {}
-        self.lora_loader = types.SimpleNamespace(backup={})
+        model.lora_loader = self.lora_loader = LoraLoader(model)
 
     def clone(self):
         made = copy.copy(self)
@@ -59,37 +119,39 @@ class Patcher:
 
     def add_patches(self, *, filename, patches, strength_patch=1.0, strength_model=1.0, online_mode=False):
         known = set(dict(self.model.named_parameters()))
-        taken = {key: patch for key, patch in patches.items() if (key if isinstance(key, str) else key[0]) in known}
-        self.lora_patches[(filename, strength_patch, strength_model, online_mode)] = taken
-        return set(taken)
+        taken, by_key = set(), {}
+        for target, patch in patches.items():
+            key, offset, function = target_of(target)
+            if key in known:
+                taken.add(target)
+                by_key.setdefault(key, []).append([strength_patch, patch, strength_model, offset, function])
+        self.lora_patches[(filename, strength_patch, strength_model, online_mode)] = by_key
+        return taken
 
-    def state(self):
-        return str(list(self.lora_patches))
+    def load(self):
+        """What the host does on the way to the device."""
+        self.lora_loader.refresh(lora_patches=self.lora_patches, offload_device=self.offload_device)
 
     def all_patches(self):
-        """(key, (strength, patch, strength of the model, slice, change)) of each."""
         return [
-            (key, (strength, patch, strength_model, offset, function))
-            for (_, strength, strength_model, _), patches in self.lora_patches.items()
-            for (key, offset, function), patch in ((target_of(k), patch) for k, patch in patches.items())
+            (key, patch)
+            for by_key in self.lora_patches.values()
+            for key, patches in by_key.items()
+            for patch in patches
         ]
-
-    def keep(self, key, weight):
-        self.lora_loader.backup.setdefault(key, weight)
-
-    def kept(self):
-        found, self.lora_loader.backup = self.lora_loader.backup, {}
-        return found
 
 
 class NeoPatcher(Patcher):
     """Neo's: one list of patches a key, and a fresh uuid at every change."""
+
+    weight_inplace_update = False
 
     def __init__(self, model):
         self.model = model
         self.backup = {}
         self.patches = {}
         self.patches_uuid = uuid.uuid4()
+        model.current_weight_patches_uuid = None
 
     def clone(self):
         made = copy.copy(self)
@@ -109,19 +171,66 @@ class NeoPatcher(Patcher):
     def use_online_lora(self, key):
         return any(entry[-1] for entry in self.patches.get(key, []))
 
-    def state(self):
-        return self.patches_uuid if self.patches else None
+    def load(self):
+        if self.model.current_weight_patches_uuid not in (None, self.patches_uuid):
+            self._unpatch()
+        for name, layer in self.model.named_modules():
+            if getattr(layer, "forge_patched_weights", False):
+                continue
+            for parameter, _ in layer.named_parameters(recurse=False):
+                key = f"{name}.{parameter}"
+                if self.use_online_lora(key):
+                    setattr(layer, f"{parameter}_function", [LowVramPatch(key, self.patches)])
+                else:
+                    self.patch_weight_to_device(key, device_to=CPU)
+            layer.forge_patched_weights = True
+        self.model.current_weight_patches_uuid = self.patches_uuid
+
+    def _unpatch(self):
+        for layer in self.model.modules():
+            layer.weight_function = layer.bias_function = []
+            layer.forge_patched_weights = False
+        for key, kept in self.backup.items():
+            (copy_to_param if kept.inplace_update else set_attr)(self.model, key, kept.weight)
+        self.backup.clear()
+        self.model.current_weight_patches_uuid = None
+
+    def patch_weight_to_device(self, key, device_to=None, inplace_update=False):
+        weight = self.model.get_parameter(key).data
+        if key not in self.patches:
+            return
+        inplace_update = self.weight_inplace_update or inplace_update
+        if key not in self.backup:
+            self.backup[key] = Kept(weight.clone() if inplace_update else weight, inplace_update)
+        merged = _patched(self.patches[key], weight, key)
+        (copy_to_param if inplace_update else set_attr)(self.model, key, merged)
 
     def all_patches(self):
-        return [(key, entry[:5]) for key, entries in self.patches.items() for entry in entries]
+        return [(key, entry) for key, entries in self.patches.items() for entry in entries]
 
-    def keep(self, key, weight):
-        self.backup.setdefault(key, Kept(weight, False))
 
-    def kept(self):
-        found = {key: kept.weight for key, kept in self.backup.items()}
-        self.backup.clear()
-        return found
+class LowVramPatch:
+    """What Neo gives a layer to patch its weight with at each forward."""
+
+    def __init__(self, key, patches):
+        self.key = key
+        self.patches = patches
+
+    def __call__(self, weight):
+        return _patched(self.patches[self.key], weight, self.key)
+
+
+class OnlineLayers(Layers):
+    """Patched at each forward where the host says so, each by its own means."""
+
+    def run(self, layer, x):
+        weights = {name: parameter.data for name, parameter in layer.named_parameters()}
+        for name, patches in getattr(layer, "forge_online_loras", {}).items():
+            weights[name] = _patched(patches, weights[name], name)
+        for name in weights:
+            for function in getattr(layer, f"{name}_function", []):
+                weights[name] = function(weights[name])
+        return torch.func.functional_call(layer, weights, x)
 
 
 Kept = namedtuple("Dimension", ["weight", "inplace_update"])
@@ -167,6 +276,26 @@ def update_of(kind, fields, weight):
     return update if magnitude is None else formulas.dora(weight, update, magnitude, of_sum_only=False)
 
 
+def merge_in_place(patches, weight, key, computation_dtype=torch.float32):
+    """Neo's."""
+    for strength, patch, strength_model, _, function in patches:
+        change = function or (lambda update: update)
+        if isinstance(patch, Adapter):
+            weight = patch.calculate_weight(weight, key, strength, strength_model, None, change, computation_dtype)
+            continue
+        kind, fields = patch
+        update = fields[0].to(weight) if kind == "diff" else update_of(kind, fields, weight)
+        weight += strength * change(update).reshape(weight.shape)
+    return weight
+
+
+@torch.inference_mode()
+def merge_lora_to_weight(patches, weight, key="online_lora", computation_dtype=torch.float32):
+    """Forge's."""
+    copied = weight.to(computation_dtype, copy=True)
+    return merge_in_place(patches, copied, key, computation_dtype).to(weight.dtype)
+
+
 def prefix_replaced(state, replace_prefix, filter_keys=False):
     """Neo's, which its LoRA loader calls on every file that has such names."""
     for old, new in replace_prefix.items():
@@ -179,7 +308,9 @@ class Forge(StandIn):
     adapter_class = "ForgeHost"
     kinds = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora")
     encodes_hires_first = True
+    tells_of_denoised = False
     patcher_class = Patcher
+    merge = staticmethod(merge_lora_to_weight)
     dynamic_args = {"embedding_dir": "./embeddings", "online_lora": False}  # noqa: RUF012
 
     def host_modules(self):
@@ -191,7 +322,7 @@ class Forge(StandIn):
         patcher_lora = module(
             "backend.patcher.lora",
             load_lora=self._load_lora,
-            merge_lora_to_weight=self._merge_lora_to_weight,
+            merge_lora_to_weight=self.merge,
             model_lora_keys_unet=self._keys("lora_unet", "diffusion_model."),
             model_lora_keys_clip=self._keys("lora_te", "clip_l."),
         )
@@ -200,7 +331,10 @@ class Forge(StandIn):
             "backend": module("backend", __path__=[]),
             "backend.args": module("backend.args", dynamic_args=self.dynamic_args),
             "backend.utils": module(
-                "backend.utils", load_torch_file=lambda ckpt, safe_load=False, device=None: load_file(ckpt)
+                "backend.utils",
+                load_torch_file=lambda ckpt, safe_load=False, device=None: load_file(ckpt),
+                set_attr=set_attr,
+                copy_to_param=copy_to_param,
             ),
             "backend.patcher": module("backend.patcher", __path__=[]),
             "backend.patcher.lora": patcher_lora,
@@ -212,9 +346,8 @@ class Forge(StandIn):
     def load_checkpoint(self, seed):
         def wrapped(attribute_name, prefix):
             holder = torch.nn.Module()
-            holder.add_module(attribute_name, Layers(prefix, seed))
+            holder.add_module(attribute_name, OnlineLayers(prefix, seed))
             holder.storage_dtype = torch.float32
-            holder.merged_state = None
             return self.patcher_class(holder)
 
         objects = ForgeObjects(wrapped("diffusion_model", "lora_unet"), Clip(wrapped("clip_l", "lora_te")), None, None)
@@ -283,16 +416,6 @@ class Forge(StandIn):
     def make_patch(self, kind, *fields):
         return kind, fields
 
-    @staticmethod
-    @torch.inference_mode()
-    def _merge_lora_to_weight(patches, weight, key="online_lora", computation_dtype=torch.float32):
-        before, weight = weight.dtype, weight.to(computation_dtype, copy=True)
-        for strength, patch, _, _, function in patches:
-            kind, fields = patch
-            update = fields[0].to(weight) if kind == "diff" else update_of(kind, fields, weight)
-            weight += strength * (function(update) if function else update).reshape(weight.shape)
-        return weight.to(before)
-
     def _load_lora_for_models(
         self, model, clip, lora, strength_model, strength_clip, filename="default", online_mode=False
     ):
@@ -338,34 +461,19 @@ class Forge(StandIn):
 
     before_sampling = after_activation
 
-    def _merge(self, patcher):
-        model = patcher.model
-        if model.merged_state == patcher.state():
-            return
-        weights = dict(model.named_parameters())
-        for key, backup in patcher.kept().items():
-            weights[key].data = backup
-        for key, patch in patcher.all_patches():
-            patcher.keep(key, weights[key].data)
-            merged = weights[key].data.clone()
-            part = merged.narrow(*patch[3]) if patch[3] else merged
-            part.copy_(self._merge_lora_to_weight([patch], part.clone(), key))
-            weights[key].data = merged
-        model.merged_state = patcher.state()
-
     def encode(self, prompts):
         clip = self.sd_model.forge_objects.clip
-        self._merge(clip.patcher)
+        clip.patcher.load()
         seeds = [sum(prompt.strip().encode()) for prompt in prompts]
         tokens = torch.stack([torch.randn(WIDTH, generator=torch.Generator().manual_seed(s)) for s in seeds])
         return clip.cond_stage_model.clip_l(tokens)
 
-    def sample(self, x, c):
-        unet = self.sd_model.forge_objects.unet
-        self._merge(unet)
-        for _ in range(2):
-            x = unet.model.diffusion_model(x + c)
-        return x
+    def prepare_sampling(self):
+        self.sd_model.forge_objects.unet.load()
+
+    @property
+    def unet(self):
+        return self.sd_model.forge_objects.unet.model.diffusion_model
 
     def _key(self, name, kind):
         return f"{'clip_l' if name.startswith('lora_te') else 'diffusion_model'}.{attribute(name)}.{kind}"
@@ -381,6 +489,7 @@ class Forge(StandIn):
 
 class Neo(Forge):
     patcher_class = NeoPatcher
+    merge = staticmethod(merge_in_place)
     dynamic_args = types.SimpleNamespace(online_lora=False, nunchaku=False)
     kinds = (*Forge.kinds, "oft")
     has_oft = True
@@ -392,18 +501,3 @@ class Neo(Forge):
 
     def make_patch(self, kind, *fields):
         return Adapter(kind, (*fields, None) if kind == "lora" else fields)
-
-    @staticmethod
-    @torch.inference_mode()
-    def _merge_lora_to_weight(patches, weight, key, computation_dtype=torch.float32):
-        """In place; `set` and `diff` are tuples, and nothing else is."""
-        for strength, patch, strength_model, offset, function in patches:
-            change = function or (lambda update: update)
-            if isinstance(patch, Adapter):
-                arguments = key, strength, strength_model, offset, change, computation_dtype
-                weight = patch.calculate_weight(weight, *arguments)
-            elif patch[0] == "diff":
-                weight += change(strength * patch[1][0].to(weight).reshape(weight.shape))
-            else:
-                raise ValueError(f'"{key}" of type "{patch[0]}" is not recognized...')
-        return weight

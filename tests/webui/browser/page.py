@@ -35,7 +35,7 @@ class Page:
 
     def __init__(self, lora_dir: Path) -> None:
         dialect.teach()
-        self._callbacks = Callbacks()
+        self._callbacks = Callbacks(lambda error: logging.error("a callback failed", exc_info=error))
         self._pasting = Pasting(self._callbacks)
         self._model = (A1111 if dialect.IS_3 else Forge)(lora_dir)
         scripts = Scripts()

@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 import torch
 from fastapi import Body
-from modules import processing, script_callbacks, scripts, sd_models
+from modules import processing, script_callbacks, scripts, sd_models, shared
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -143,6 +143,101 @@ def fingerprint():
     return digest.hexdigest()
 
 
+class Watch:
+    """Looks at layers after each call of the diffusion model, and ends a picture at one of them if it is told to.
+
+    updates
+        Layer -> label -> (up, down) of the reference.
+    scales
+        Layer -> norm of the largest of them.
+    """
+
+    def __init__(self):
+        self.updates = {}
+        self.scales = {}
+        self.denoiser = None
+        self.reset()
+
+    def reset(self):
+        self.calls = []
+        self.problems = []
+        self.stop = None
+        self._unhook()
+
+    def before(self, params):
+        """The host's callback before the model is called."""
+        self.denoiser = params.denoiser
+        if self.stop == ("fail", self.denoiser.step):
+            self.stop = None
+            self.hook = next(iter(diffusion_model().middle_block)).register_forward_pre_hook(self._fail)
+
+    def after(self, params):
+        """The host's callback after the model was called: the only one that all hosts have there."""
+        number = self.denoiser.step
+        try:
+            if self.updates:
+                counts = {"number": number, "planned": self.denoiser.total_steps, "steps": self.denoiser.steps}
+                self.calls.append({**counts, "found": self._found()})
+        except Exception as error:
+            self.problems.append(f"{type(error).__name__}: {error}")
+        if self.stop and self.stop[1] == number:
+            setattr(shared.state, self.stop[0], True)
+            self.stop = None
+
+    def _found(self):
+        """Layer -> (label of the reference that its weight is nearest to, relative error)."""
+        found = {}
+        current = weights()
+        with originals() as checkpoint, torch.no_grad(), torch.autocast("cpu", enabled=False):
+            for key, name in keys_of(self.updates).items():
+                delta = current[key].detach().cpu().float() - checkpoint.get_tensor(key).float()
+                delta = delta.flatten(1)
+                errors = {
+                    label: float((delta - up @ down).norm() / self.scales[name])
+                    for label, (up, down) in self.updates[name].items()
+                }
+                found[name] = min(errors.items(), key=lambda item: item[1])
+        return found
+
+    def _fail(self, layer, args):
+        self._unhook()
+        raise RuntimeError("the test fails here")
+
+    def _unhook(self):
+        if hook := getattr(self, "hook", None):
+            hook.remove()
+        self.hook = None
+
+
+watcher = Watch()
+
+
+def diffusion_model():
+    sd_model = model()
+    if hasattr(sd_model, "forge_objects"):
+        return sd_model.forge_objects.unet.model.diffusion_model
+    return sd_model.model.diffusion_model
+
+
+def watch(references: str = Body(embed=True)):
+    watcher.updates, watcher.scales = {}, {}
+    with safe_open(references, "pt") as tensors:
+        for key in tensors.keys():  # noqa: SIM118
+            name, label, factor = key.rsplit(".", 2)
+            if factor == "up":
+                up, down = tensors.get_tensor(key), tensors.get_tensor(f"{name}.{label}.down")
+                watcher.updates.setdefault(name, {})[label] = up, down
+                watcher.scales[name] = max(watcher.scales.get(name, 0.0), float((up @ down).norm()))
+
+
+def stop(how: str = Body(embed=True), call: int = Body(embed=True)):
+    watcher.stop = how, call
+
+
+def seen():
+    return {"calls": watcher.calls, "problems": watcher.problems}
+
+
 def state():
     return {"comments": list(comments), "inner": list(inner_pixels), "counts": dict(counts)}
 
@@ -150,6 +245,7 @@ def state():
 def reset():
     comments.clear()
     inner_pixels.clear()
+    watcher.reset()
 
 
 def counting(owner, name, label):
@@ -175,8 +271,10 @@ def start(demo, app):
         adapter = sys.modules.get(f"lib_nplora.hosts.{module_name}")
         if adapter:
             counting(getattr(adapter, class_name), "load", "loads")
-    for route in (compare, delta, fingerprint, state, reset):
+    for route in (compare, delta, fingerprint, watch, stop, seen, state, reset):
         app.add_api_route(f"/nplora-probe/{route.__name__}", route, methods=["POST"])
 
 
 script_callbacks.on_app_started(start)
+script_callbacks.on_cfg_denoiser(watcher.before)
+script_callbacks.on_cfg_after_cfg(watcher.after)
