@@ -11,9 +11,11 @@ from . import __version__
 from .errors import RequestError
 from .files import DTYPES
 from .fuse_files import HIGHEST_RANK
-from .methods import METHODS, method_named
+from .methods import METHODS, OPTIONS, method_named
 from .rank_rule import RankRule
-from .request import FusionRequest, parse_mu, parse_number
+from .request import PARSERS, FusionRequest, Source, parse_mu, parse_number
+
+MOST_STEPS = 10000
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,50 +28,90 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     main = _Parser(prog="python -m lib_nplora", description="Fuse LoRA files.")
     main.add_argument("--version", action="version", version=__version__)
-    commands = main.add_subparsers(metavar="COMMAND", required=True)
+    commands = main.add_subparsers(metavar="COMMAND", dest="command", required=True)
     fuse = commands.add_parser("fuse", help="fuse a content LoRA and a style LoRA into one file")
-    fuse.add_argument("content", metavar="CONTENT", type=Path, help="LoRA of the subject, a .safetensors file")
-    fuse.add_argument("style", metavar="STYLE", type=Path, help="LoRA of the style, a .safetensors file")
+    _add_fusion(fuse)
     fuse.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="file to write, .safetensors")
     fuse.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    fuse.add_argument(
+    size = fuse.add_mutually_exclusive_group()
+    size.add_argument(
+        "--rank", metavar="N", type=partial(_whole, "rank", HIGHEST_RANK), help="store every layer with at most rank N"
+    )
+    size.add_argument("--full", action="store_true", help="store layers that have no small rank whole")
+    fuse.add_argument("--dtype", choices=DTYPES, default="fp16", help="number format of OUT (default: %(default)s)")
+    fuse.add_argument("--verbose", action="store_true", help="say for each layer what was removed")
+    inspect = commands.add_parser("inspect", help="say what a fusion would be, and write nothing")
+    _add_fusion(inspect)
+    inspect.add_argument(
+        "--steps",
+        metavar="N",
+        type=partial(_whole, "steps", MOST_STEPS),
+        default=20,
+        help="of the sampler, for a method that changes with them (default: %(default)s)",
+    )
+    inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    return main
+
+
+def request_of(arguments: argparse.Namespace) -> FusionRequest:
+    """What a command that fuses a pair is asked for."""
+    content = Source(arguments.content.stem, arguments.content_weight, arguments.content_weight)
+    style = Source(arguments.style.stem, arguments.style_weight, arguments.style_weight)
+    shared = {name: getattr(arguments, name) for name in ("mu", "k", "method", *OPTIONS)}
+    return FusionRequest((content,), (style,), **shared)
+
+
+def _add_fusion(command: argparse.ArgumentParser) -> None:
+    """The pair of files, and how they are fused."""
+    command.add_argument("content", metavar="CONTENT", type=Path, help="LoRA of the subject, a .safetensors file")
+    command.add_argument("style", metavar="STYLE", type=Path, help="LoRA of the style, a .safetensors file")
+    command.add_argument(
         "--mu",
         type=parse_mu,
         default=FusionRequest.mu,
         help="how strongly the style is protected, from 0 (plain merge) up, or 'hard' (default: %(default)s)",
     )
-    fuse.add_argument(
+    command.add_argument(
         "--k",
         type=RankRule.parse,
         default=RankRule(),
         help="how many of the style's directions are protected: all, 8, 90%% (default: %(default)s)",
     )
-    fuse.add_argument(
+    command.add_argument(
         "--method",
         type=_method,
         default=FusionRequest.method,
         help=f"one of: {', '.join(METHODS)} (default: %(default)s)",
     )
+    for name, meaning in _MEANING.items():
+        readers = ", ".join(method for method, row in METHODS.items() if name in row.reads)
+        command.add_argument(
+            f"--{name}", metavar="X", type=PARSERS[name], help=f"for {readers}: {meaning} (default: the method's own)"
+        )
     for role in ("content", "style"):
-        fuse.add_argument(
+        command.add_argument(
             f"--{role}-weight",
             metavar="W",
             type=partial(parse_number, f"{role}-weight"),
             default=1.0,
             help=f"weight of the {role} LoRA (default: 1)",
         )
-    fuse.add_argument(
+    command.add_argument(
         "--base",
         metavar="CHECKPOINT",
         type=Path,
         help="the model's .safetensors file, which DoRA, GLoRA, IA3, OFT and BOFT need to be read",
     )
-    size = fuse.add_mutually_exclusive_group()
-    size.add_argument("--rank", metavar="N", type=_rank, help="store every layer with at most rank N")
-    size.add_argument("--full", action="store_true", help="store layers that have no small rank whole")
-    fuse.add_argument("--dtype", choices=DTYPES, default="fp16", help="number format of OUT (default: %(default)s)")
-    fuse.add_argument("--verbose", action="store_true", help="say for each layer what was removed")
-    return main
+
+
+_MEANING = {
+    "alpha": "how much the style gains by the last step",
+    "beta": "how strong the style is at the first step",
+    "scope": "layers that take turns, attention or all",
+    "density": "share of the values that is kept, 0.2 or 20%%",
+    "seed": "picks what is dropped at random",
+}
+"""What each of OPTIONS is, for the user."""
 
 
 def _method(name: str) -> str:
@@ -77,7 +119,7 @@ def _method(name: str) -> str:
     return name
 
 
-def _rank(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= HIGHEST_RANK:
-        raise RequestError(f"rank={text} is not a whole number from 1 to {HIGHEST_RANK}")
+def _whole(name: str, most: int, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= most:
+        raise RequestError(f"{name}={text} is not a whole number from 1 to {most}")
     return int(text[:9])

@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import NploraError, RequestError
-from ..methods import METHODS, method_named
+from ..methods import METHODS, method_named, scope_named
 from ..rank_rule import RankRule
-from ..request import FusionRequest, Source, check_name, format_number, parse_mu, parse_number
+from ..request import PARSERS, FusionRequest, Source, check_name, format_number, parse_mu, parse_number
+from ..selection import SCOPES
 from . import running
 
 PREFIX = "[NP-LoRA] "
@@ -63,6 +64,12 @@ def _in_role(side: str, change: Callable[[Source, str], Source]) -> Callable[[Fu
     return apply
 
 
+def _option(name: str, cost: float, type: Callable[[Any], Any]) -> Axis:
+    """Of a setting that only some methods read."""
+    parse = PARSERS[name]
+    return Axis(lambda request, text: replace(request, **{name: parse(text)}), cost=cost, check=parse, type=type)
+
+
 def _known(name: str) -> None:
     check_name("LoRA", name)
     if host := running.host():
@@ -92,6 +99,11 @@ AXES = {
         choices=lambda: tuple(METHODS),
         check=method_named,
     ),
+    "alpha": _option("alpha", cost=0.15, type=float),
+    "beta": _option("beta", cost=0.16, type=float),
+    "density": _option("density", cost=0.21, type=float),
+    "seed": _option("seed", cost=0.18, type=int),
+    "scope": replace(_option("scope", cost=0.25, type=str), choices=lambda: tuple(SCOPES), check=scope_named),
 }
 """What a plot can vary, by the part of its label that follows PREFIX."""
 
@@ -116,7 +128,7 @@ def install() -> Callable[[], None]:
         return lambda: None
     options = module.axis_options
     _remove(options)
-    options.extend(_option(module, name, axis) for name, axis in AXES.items())
+    options.extend(_plot_option(module, name, axis) for name, axis in AXES.items())
     return lambda: _remove(options)
 
 
@@ -137,7 +149,7 @@ def _plot_module() -> ModuleType | None:
     return None
 
 
-def _option(module: ModuleType, name: str, axis: Axis) -> Any:
+def _plot_option(module: ModuleType, name: str, axis: Axis) -> Any:
     def apply(p: Any, value: Any, values: Sequence[Any]) -> None:
         text = str(round(value, 8) if isinstance(value, float) else value)
         setattr(p, _KEPT, {**of_cell(p), name: text})

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RequestError, did_you_mean
+from ..methods import OPTIONS, method_named
 from ..rank_rule import RankRule
-from ..request import HARD, FusionRequest, Source, check_name, format_number, parse_mu, parse_number
+from ..request import HARD, PARSERS, FusionRequest, Source, check_name, format_number, parse_mu, parse_number
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class PanelState:
         As in the tag: all, 8, 90%.
     te
         Whether the text encoder takes part.
+    alpha, beta, scope, density, seed
+        As in the tag; empty for the method's own. Heeded by the methods that read them, kept for when one is chosen.
     """
 
     enabled: bool = False
@@ -38,6 +41,11 @@ class PanelState:
     k: str = "all"
     method: str = "np"
     te: bool = True
+    alpha: str = ""
+    beta: str = ""
+    scope: str = ""
+    density: str = ""
+    seed: str = ""
 
     @classmethod
     def from_args(cls, args: Sequence[Any]) -> PanelState:
@@ -87,6 +95,7 @@ class PanelState:
             k=str(request.k),
             method=request.method,
             te=request.te != 0,
+            **{name: _text(getattr(request, name)) for name in OPTIONS},
         )
 
     def request(self) -> FusionRequest:
@@ -95,13 +104,16 @@ class PanelState:
             if not name:
                 raise RequestError("choose a content LoRA and a style LoRA")
             check_name(role, name)
+        method = self.method.lower()
+        given = {name: getattr(self, name) for name in method_named(method).reads if name in OPTIONS}
         return FusionRequest(
             (Source(self.content, self.content_weight, self.content_weight),),
             (Source(self.style, self.style_weight, self.style_weight),),
             mu=HARD if self.hard else parse_mu(format_number(self.mu)),
             k=RankRule.parse(self.k),
-            method=self.method,
+            method=method,
             te=1.0 if self.te else 0.0,
+            **{name: PARSERS[name](text) for name, text in given.items() if text},
         )
 
 
@@ -128,7 +140,14 @@ def _read_number(name: str, value: Any) -> float:
 
 
 def _read_text(name: str, value: Any) -> str:
-    return str(value).strip()
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """As it would be typed; none is empty, and a whole number is written as one."""
+    if value is None:
+        return ""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value).strip()
 
 
 _READ = {bool: _read_bool, float: _read_number, str: _read_text}

@@ -9,8 +9,9 @@ from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
 from ..errors import NploraError, RequestError
-from ..methods import METHODS
-from ..request import format_tag
+from ..methods import METHODS, OPTIONS, Method
+from ..request import format_number, format_tag
+from ..selection import SCOPES
 from . import running
 from .fields import NAMES, PanelState
 
@@ -29,12 +30,13 @@ def build(tab: str, start: PanelState) -> Components:
     fields = {name: parts[name] for name in NAMES}
     _show_tag(fields, parts["tag"])
     _join_mu(parts["mu"], parts["hard"], parts["mu_position"])
+    _follow_method(parts)
     _take_roles(parts)
     parts["insert"].click(None, _js=f"(tag) => nploraInsert('{tab}', tag)", inputs=[parts["tag"]], outputs=[])
     swapped = [parts[name] for name in ("content", "style", "content_weight", "style_weight")]
     parts["swap"].click(None, _js="(c, s, cw, sw) => [s, c, sw, cw]", inputs=swapped, outputs=swapped)
     # Their start is a setting of ours, or none: the host shall not keep the first one that it sees as its own default.
-    for name in ("mu", "hard", "k", "method", "mu_position", "tag", "role"):
+    for name in ("mu", "hard", "k", "method", *OPTIONS, "about", "mu_position", "tag", "role"):
         parts[name].do_not_save_to_config = True
     return fields
 
@@ -114,6 +116,24 @@ def _components(tab: str, start: PanelState) -> Components:
             )
             parts["te"] = gr.Checkbox(start.te, label="Text encoder too", **at("te"))
         with gr.Row(**row):
+            method = METHODS[start.method]
+            parts["about"] = gr.Textbox(
+                method.about, label="What the method does", interactive=False, min_width=480, **at("about")
+            )
+            for name in OPTIONS:
+                common = {
+                    "value": getattr(start, name),
+                    "label": name,
+                    "info": _INFO[name],
+                    "visible": name in method.reads,
+                    "min_width": 120,
+                    **at(name),
+                }
+                if name == "scope":
+                    parts[name] = gr.Dropdown(["", *SCOPES], **common)
+                else:
+                    parts[name] = gr.Textbox(max_lines=1, **common, **_own(method, name))
+        with gr.Row(**row):
             parts["tag"] = gr.Textbox(
                 lambda: _tag(PanelState.from_args([parts[name].value for name in NAMES])),
                 label="Tag",
@@ -127,6 +147,21 @@ def _components(tab: str, start: PanelState) -> Components:
         parts["role"] = gr.Textbox("", label="role", **hidden, **at("role"))
         parts["role_set"] = gr.Button("Set role", **hidden, **at("role_set"))
     return parts
+
+
+_INFO = {
+    "alpha": "how much the style gains",
+    "beta": "how strong it starts",
+    "scope": "empty: the method's own",
+    "density": "share that is kept: 0.2, 20%",
+    "seed": "picks what is dropped",
+}
+"""What each of OPTIONS means, for the user."""
+
+
+def _own(method: Method, option: str) -> dict[str, str]:
+    """What the method takes for an option that is left empty, as a box shows it; a dropdown cannot."""
+    return {} if option == "scope" else {"placeholder": format_number(getattr(method.defaults, option))}
 
 
 def _choices() -> list[str]:
@@ -155,7 +190,7 @@ def _show_tag(fields: Components, tag: Any) -> None:
             return f"No tag yet: {error}"
 
     # Gradio 3 drops a change that comes while the one before is answered: leaving a box that was typed in asks again.
-    left = (fields[name].blur for name in ("content", "style", "k"))
+    left = (fields[name].blur for name in ("content", "style", "k", "method", *OPTIONS))
     for event in (*(component.change for component in fields.values()), fields["mu"].input, *left):
         event(show, inputs=list(fields.values()), outputs=[tag], **AT_ONCE)
 
@@ -166,6 +201,19 @@ def _join_mu(mu: Any, hard: Any, position: Any) -> None:
     stay = "(mu, position) => nploraMu(position) === mu ? position : nploraPosition(mu)"
     mu.change(None, _js=stay, inputs=[mu, position], outputs=[position])
     hard.change(lambda hard: [gr.update(interactive=not hard)] * 2, inputs=[hard], outputs=[mu, position], **AT_ONCE)
+
+
+def _follow_method(parts: Components) -> None:
+    """Say what the chosen method does, and offer what it reads, with its own values where nothing is typed."""
+
+    async def follow(name: str) -> list[Any]:
+        method = METHODS.get(name, Method("there is no such method"))
+        boxes = [gr.update(visible=option in method.reads, **_own(method, option)) for option in OPTIONS]
+        return [gr.update(value=method.about), *boxes]
+
+    outputs = [parts[name] for name in ("about", *OPTIONS)]
+    for event in (parts["method"].change, parts["method"].blur):
+        event(follow, inputs=[parts["method"]], outputs=outputs, **AT_ONCE)
 
 
 def _take_roles(parts: Components) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, Field, StrictInt
 
 from ..errors import RequestError
 from ..fuse_files import HIGHEST_RANK, PLAIN_MERGE, FileFusion, Saving, losses
-from ..methods import METHODS, method_named
+from ..methods import METHODS, OPTIONS, method_named
 from ..rank_rule import RankRule
-from ..request import FusionRequest, Source, parse_mu, parse_number
+from ..request import PARSERS, FusionRequest, Source, parse_mu, parse_number
+from ..selection import SCOPES
 from ..weights import Outcome, Summary
 
 
@@ -31,6 +32,13 @@ class PairBody(BaseModel, extra="forbid"):
     style_weight: float = Field(1.0, description="Weight of the style LoRA.")
     te: float = Field(FusionRequest.te, description="Multiplier of the fused update on the text encoder.")
     unet: float = Field(FusionRequest.unet, description="Multiplier of the fused update on the diffusion model.")
+    alpha: float | None = Field(None, description="How much the style gains by the last step; null: the method's own.")
+    beta: float | None = Field(None, description="How strong the style is at the first step; null: the method's own.")
+    scope: str | None = Field(None, description=f"Layers that take turns: {', '.join(SCOPES)}; null: the method's own.")
+    density: float | str | None = Field(
+        None, description="Share of the values that is kept: 0.2, `20%`; null: the method's own."
+    )
+    seed: StrictInt | None = Field(None, description="Picks what is dropped at random; null: the method's own.")
 
     def request(self) -> FusionRequest:
         """Raises RequestError."""
@@ -43,6 +51,7 @@ class PairBody(BaseModel, extra="forbid"):
                 (self.style, _finite("style_weight", self.style_weight)),
             )
         )
+        given = {name: getattr(self, name) for name in OPTIONS}
         return FusionRequest(
             (content,),
             (style,),
@@ -51,6 +60,7 @@ class PairBody(BaseModel, extra="forbid"):
             method,
             _finite("te", self.te),
             _finite("unet", self.unet),
+            **{name: PARSERS[name](str(value)) for name, value in given.items() if value is not None},
         )
 
 
@@ -123,7 +133,7 @@ class LayerRow(BaseModel):
 
     name: str
     part: Literal["unet", "te"] = Field(..., description="`te` is a text encoder.")
-    outcome: Literal["fused", "content only", "style only", "added unprojected"]
+    outcome: Literal["fused", "content only", "style only", "added unprojected", "left out"]
     removed: float = Field(..., description="Share of the content's energy that is removed, 0 to 1.")
     protected: float = Field(..., description="Share of the layer's input directions that is protected, 0 to 1.")
     reason: str = Field(..., description="Why there is nothing to project; mostly empty.")
@@ -151,7 +161,7 @@ class Inspected(BaseModel):
             LayerRow(
                 name=str(key),
                 part=key.part,
-                outcome=layer.outcome.value,
+                outcome=cast(Any, layer.outcome.value),
                 removed=layer.removed,
                 protected=layer.protected,
                 reason=layer.reason,

@@ -141,6 +141,23 @@ class TestPage:
         assert "nplora" not in plain.infotext.lower()
         assert "NP-LoRA" not in plain.infotext
 
+    def test_1_a_method_offers_what_it_reads(self, page, shot):
+        tab = page.txt2img
+        tab.switch_panel(True)
+        tab.panel.choose_pair()
+        expect(tab.panel.part("alpha")).to_be_hidden()
+        tab.panel.choose("method", "klora")
+        expect(tab.panel.part("density")).to_be_hidden()
+        tab.panel.part("alpha").locator("input, textarea").fill("2")
+        tag = "<nplora:dog:vangogh:0.5:method=klora:alpha=2>"
+        expect(tab.panel.tag).to_have_value(tag)
+        picture = tab.generate_one("a cat")
+        page.shoot(shot("method"))
+        assert picture.infotext.startswith(f"a cat {tag}\n")
+        assert tab.generate_one().pixels == picture.pixels
+        assert tab.typed(f"a cat {tag}").pixels == picture.pixels
+        assert tab.typed("a cat <nplora:dog:vangogh:method=direct>").pixels != picture.pixels
+
     def test_2_inserted_and_undone(self, page):
         tab = page.txt2img
         tab.panel.prompt.press_sequentially("a cat")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 
 from lib_nplora.errors import NotFoundError, RequestError
+from lib_nplora.request import FusionRequest, Source
 from lib_nplora.session import Session
 from lib_nplora.webui import axes, running
 
@@ -41,7 +43,12 @@ def option(options, name):
 def test_the_axes_are_there_once_and_go_again(options):
     labels = [option.label for option in options]
     assert labels[1:] == [
-        f"[NP-LoRA] {name}" for name in ("mu", "content", "style", "content weight", "style weight", "k", "method")
+        f"[NP-LoRA] {name}"
+        for names in (
+            ("mu", "content", "style", "content weight", "style weight", "k", "method"),
+            ("alpha", "beta", "density", "seed", "scope"),
+        )
+        for name in names
     ]
     undo = axes.install()
     assert [option.label for option in options] == labels
@@ -92,6 +99,11 @@ def test_a_cell_keeps_its_values_to_itself(options):
         ("method", "direkt", RequestError, "Did you mean 'direct'?"),
         ("style", "vangog", NotFoundError, "there is no LoRA called 'vangog'"),
         ("content", "a:b", RequestError, "has ':' in its name"),
+        ("alpha", float("inf"), RequestError, "[NP-LoRA] alpha: alpha=inf is not a finite number"),
+        ("beta", float("nan"), RequestError, "[NP-LoRA] beta: beta=nan is not a finite number"),
+        ("density", 1.5, RequestError, "[NP-LoRA] density: density=1.5 is not a share"),
+        ("seed", -1, RequestError, "[NP-LoRA] seed: seed=-1 is not a whole number"),
+        ("scope", "atention", RequestError, "there is no scope 'atention'. Did you mean 'attention'?"),
     ],
 )
 def test_a_value_that_no_cell_could_use_is_refused_before_the_first(options, name, value, error, reason):
@@ -100,7 +112,7 @@ def test_a_value_that_no_cell_could_use_is_refused_before_the_first(options, nam
     assert reason in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["mu", "content", "style", "k", "method"])
+@pytest.mark.parametrize("name", ["mu", "content", "style", "k", "method", "scope"])
 def test_every_choice_is_a_value(options, name):
     choices = option(options, name).choices()
     assert len(choices) > 1
@@ -132,6 +144,21 @@ def test_a_weight_of_a_range_is_as_short_as_its_label(options):
     p = types.SimpleNamespace()
     option(options, "content weight").apply(p, 0.1 + 0.2, [])
     assert axes.of_cell(p) == {"content weight": "0.3"}
+
+
+def test_the_methods_settings_reach_the_request(options):
+    typed = {"alpha": "0.1", "beta": "-1", "density": "0.25", "seed": "7", "scope": "all"}
+    values = [(f"[NP-LoRA] {name}", (text,)) for name, text in typed.items()]
+    (cell,) = plot.cells(options, types.SimpleNamespace(), values[:3], axes.of_cell)
+    (other,) = plot.cells(options, types.SimpleNamespace(), values[3:], axes.of_cell)
+    pair = FusionRequest((Source("dog"),), (Source("ink"),), method="klora", alpha=3.0)
+    assert axes.applied(pair, {**cell, **other}) == replace(
+        pair, alpha=0.1, beta=-1.0, density=0.25, seed=7, scope="all"
+    )
+
+
+def test_a_seed_is_a_whole_number_for_the_plot_and_the_rest_are_not(options):
+    assert [option(options, name).type for name in ("seed", "alpha", "beta", "density")] == [int, float, float, float]
 
 
 def test_no_two_axes_cost_the_same():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_nplora.methods import METHODS
+from lib_nplora.methods import METHODS, OPTIONS
 
 from ..hosts.standins.a1111 import A1111
 from ..hosts.standins.page import Component
@@ -19,7 +19,7 @@ TEMPLATE = FOLDER / "template.json.txt"
 """Its ending keeps it out of the hosts' lists of languages."""
 
 IN_JAVASCRIPT = {"Use in NP-LoRA", "Use as content", "Use as style"}
-NAMES = {"NP-LoRA", "mu", *METHODS}
+NAMES = {"NP-LoRA", "mu", *OPTIONS, *METHODS}
 """The same in every language."""
 
 

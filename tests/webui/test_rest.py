@@ -19,6 +19,7 @@ from lib_nplora.cli import main
 from lib_nplora.files import DTYPES, read_lora
 from lib_nplora.fuse_files import HIGHEST_RANK
 from lib_nplora.hosts.lora_list import LoraList
+from lib_nplora.methods import OPTIONS
 from lib_nplora.webui import rest, rest_models
 from lib_nplora.weights import Outcome
 from tests import loras
@@ -126,6 +127,10 @@ def test_the_list(client, folder, host):
         ({"style_weight": -1, "dtype": "fp16"}, ["--style-weight=-1"]),
         ({"mu": "0.25", "k": "1", "rank": 2, "dtype": "fp32"}, ["--mu=0.25", "--k=1", "--rank=2", "--dtype=fp32"]),
         ({"method": "Direct", "full": True}, ["--method=direct", "--full"]),
+        ({"method": "ties", "density": 0.3, "full": True}, ["--method=ties", "--density=30%", "--full"]),
+        ({"method": "dare", "density": "40%", "seed": 7, "rank": 4},
+         ["--method=dare", "--density=0.4", "--seed=7", "--rank=4"]),
+        ({"method": "dare", "density": None, "seed": None, "full": True}, ["--method=dare", "--full"]),
     ],
 )  # fmt: skip
 def test_the_saved_file_is_the_command_lines(client, folder, tmp_path, changes, arguments):
@@ -248,6 +253,12 @@ def test_the_multipliers_of_the_parts(client, folder):
         ({"k": 1.5}, 422, "k"),
         ({"k": "most"}, 422, "k=most is not 'all', a whole number or a share such as 90%"),
         ({"method": "lora"}, 422, "there is no method 'lora'"),
+        ({"density": 0}, 422, "density=0.0 is not a share: it is above 0 and at most 1, or at most 100%"),
+        ({"density": "lots"}, 422, "density=lots is not a number."),
+        ({"seed": -1}, 422, "seed=-1 is not a whole number from 0 to 4294967295"),
+        ({"seed": 1.5}, 422, "seed: "),
+        ({"alpha": "x"}, 422, "alpha: "),
+        ({"method": "klora"}, 422, "method=klora changes from step to step"),
         ({"content_weight": float("inf")}, 422, "content_weight=inf is not a finite number"),
         ({"style_weight": "much"}, 422, "style_weight: "),
         ({"te": float("nan")}, 422, "te=nan is not a finite number"),
@@ -303,6 +314,8 @@ def test_what_is_no_request(client, body):
         ({"style": "xl"}, 400, "made for SD 1"),
         ({"mu": "strong"}, 422, "mu=strong is not a number"),
         ({"output": "new"}, 422, "output: "),
+        ({"method": "klora", "scope": "atention"}, 422, "there is no scope 'atention'. Did you mean 'attention'?"),
+        ({"method": "klora*", "alpha": -1}, 422, "alpha=-1 makes no sawtooth"),
     ],
 )
 def test_inspections_are_refused_alike(client, changes, status, words):
@@ -479,6 +492,7 @@ def test_the_documentation_tells_the_types(client):
     assert all(field["description"] for field in fields["properties"].values())
     assert fields["properties"]["mu"]["default"] == 0.5
     assert [kind["type"] for kind in fields["properties"]["mu"]["anyOf"]] == ["number", "string"]
+    assert set(OPTIONS) <= set(fields["properties"]) - set(fields["required"])
     assert fields["properties"]["dtype"]["enum"] == list(DTYPES)
     outcomes = parts[rest_models.LayerRow.__name__]["properties"]["outcome"]["enum"]
     assert outcomes == [outcome.value for outcome in Outcome]

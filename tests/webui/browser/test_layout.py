@@ -23,6 +23,10 @@ PARTS = (
     "k",
     "method",
     "te",
+    "about",
+    "alpha",
+    "beta",
+    "scope",
     "tag",
     "insert",
 )
@@ -51,6 +55,8 @@ def themed(context, webui, theme, width) -> Panel:
 
 
 def test_it_fits(themed, theme, width, webui, pictures):
+    themed.choose("method", "klora")
+    expect(themed.part("scope")).to_be_visible()
     themed.accordion.screenshot(path=pictures / f"{webui.gradio}-{width}-{theme}.png")
     panel = themed.accordion.bounding_box()
     assert panel["x"] >= 0

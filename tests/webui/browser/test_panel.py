@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from lib_nplora.methods import METHODS, OPTIONS
 from lib_nplora.request import format_number
 
 from .panel import Panel
@@ -99,6 +100,56 @@ def test_method(panel):
     panel.choose_pair()
     panel.choose("method", "direct")
     expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=direct>")
+
+
+def _offered(panel, *names):
+    """Of the methods' settings, these are there to be filled in, and no others."""
+    for name in OPTIONS:
+        expect(panel.part(name)).to_be_visible(visible=name in names)
+
+
+def test_each_method_offers_what_it_reads(panel):
+    panel.choose_pair()
+    _offered(panel)
+    about = panel.part("about").locator("textarea, input")
+    expect(about).to_have_value(METHODS["np"].about)
+    expect(about).not_to_be_editable()
+    for method in ("klora", "dare", "switch", "ties", "direct"):
+        panel.choose("method", method)
+        expect(panel.tag).to_have_value(f"<nplora:dog:vangogh:0.5:method={method}>")
+        expect(about).to_have_value(METHODS[method].about)
+        _offered(panel, *METHODS[method].reads)
+
+
+def test_a_setting_left_empty_shows_the_methods_own(panel):
+    panel.choose_pair()
+    for method, beta in (("klora", "0.5"), ("klora*", "1.3")):
+        panel.choose("method", method)
+        expect(_box(panel, "beta")).to_have_attribute("placeholder", beta)
+        expect(_box(panel, "beta")).to_have_value("")
+
+
+def test_the_methods_settings(panel):
+    panel.choose_pair()
+    panel.choose("method", "klora")
+    _box(panel, "alpha").fill("2")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=klora:alpha=2>")
+    _box(panel, "beta").fill("0.30")
+    panel.choose("scope", "all")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=klora:alpha=2:beta=0.3:scope=all>")
+    _box(panel, "beta").fill("0,3")
+    expect(panel.tag).to_have_value(re.compile("beta=0,3 is not a number. Write 0.3."))
+    panel.choose("method", "dare")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=dare>")
+    _box(panel, "density").fill("20%")
+    _box(panel, "seed").fill("7")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=dare:density=0.2:seed=7>")
+    _box(panel, "seed").fill("-1")
+    expect(panel.tag).to_have_value(re.compile("seed=-1 is not a whole number"))
+
+
+def _box(panel, name):
+    return panel.part(name).locator("input, textarea")
 
 
 def test_without_text_encoder(panel):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -53,6 +55,29 @@ def test_hard_comes_back(panel, webui):
     fresh.paste(made["infotext"])
     expect(fresh.part("hard").locator("input")).to_be_checked()
     expect(fresh.tag).to_have_value("<nplora:dog:vangogh:hard>")
+
+
+def test_the_methods_settings_come_back(panel, webui):
+    panel.choose_pair()
+    panel.choose("method", "klora")
+    panel.part("alpha").locator("input, textarea").fill("2")
+    panel.choose("scope", "all")
+    tag = "<nplora:dog:vangogh:0.5:method=klora:alpha=2:scope=all>"
+    expect(panel.tag).to_have_value(tag)
+    made = panel.generate()
+    fresh = _another_page(panel, webui)
+    fresh.paste(made["infotext"])
+    expect(fresh.tag).to_have_value(tag)
+    for name, value in (("alpha", "2"), ("beta", ""), ("scope", "all")):
+        expect(fresh.part(name)).to_be_visible()
+        expect(fresh.part(name).locator("input, textarea")).to_have_value(value)
+    expect(fresh.part("density")).to_be_hidden()
+
+
+def test_a_pasted_method_that_is_not_there_is_named(panel):
+    panel.paste("a cat <nplora:dog:vangogh:2:method=klorra>\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512")
+    expect(panel.tag).to_have_value(re.compile("no method 'klorra'. Did you mean 'klora'?"))
+    expect(panel.part("about").locator("input, textarea")).to_have_value("there is no such method")
 
 
 def test_a_typed_tag_stays_in_the_prompt_with_the_panel_off(page):
