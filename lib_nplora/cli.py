@@ -1,8 +1,9 @@
-"""The command line: python -m lib_nplora fuse CONTENT STYLE -o OUT.safetensors"""
+"""The command line: python -m lib_nplora fuse|inspect CONTENT STYLE ..."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from .errors import NploraError
 from .files import Loss, Sizing
-from .fuse_files import PLAIN_MERGE, FilePair, Saving, fuse_files, losses
+from .fuse_files import PLAIN_MERGE, FileFusion, FilePair, Saving, fuse_files, inspect_files, losses
 from .fusion import FusedLayer, layers
-from .options import parser
-from .request import FusionRequest, Source
+from .options import parser, request_of
 from .weights import LayerReport, LoraWeights, ModuleKey, Outcome
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 2 after one line on stderr; 130 if the user stopped it."""
     try:
         arguments = parser().parse_args(argv)
-        _fuse(arguments)
+        {"fuse": _fuse, "inspect": _inspect}[arguments.command](arguments)
         sys.stdout.flush()
         return 0
     except NploraError as error:
@@ -43,16 +43,12 @@ def _one_line(text: str) -> str:
 
 
 def _fuse(arguments: argparse.Namespace) -> None:
-    content = Source(arguments.content.stem, arguments.content_weight, arguments.content_weight)
-    style = Source(arguments.style.stem, arguments.style_weight, arguments.style_weight)
-    request = FusionRequest((content,), (style,), mu=arguments.mu, k=arguments.k, method=arguments.method)
     fused = fuse_files(
-        FilePair(arguments.content, arguments.style, request, arguments.base),
+        _pair(arguments),
         Saving(arguments.output, arguments.dtype, arguments.rank, arguments.full, arguments.overwrite),
         _watched,
     )
-    for remark in fused.remarks:
-        print("nplora: warning:", _one_line(remark), file=sys.stderr)
+    _warn(fused)
     if arguments.verbose:
         _print_layers(fused.summary.layers)
     if arguments.rank:
@@ -60,6 +56,37 @@ def _fuse(arguments: argparse.Namespace) -> None:
     if not fused.summary.any_fused:
         print(PLAIN_MERGE)
     print(f"{fused.summary} -> {arguments.output}")
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    fusion = inspect_files(_pair(arguments))
+    _warn(fusion)
+    letters = fusion.schedule.letters(arguments.steps) if fusion.schedule else {}
+    if arguments.json:
+        print(json.dumps({"layers": list(_rows(fusion, letters))}))
+        return
+    if letters:
+        _print_winners(letters)
+    else:
+        _print_layers(fusion.summary.layers)
+    print(fusion.summary)
+
+
+def _rows(fusion: FileFusion, letters: Mapping[ModuleKey, str]) -> Iterator[dict[str, object]]:
+    """The contested layers, if there are any; else all."""
+    for key, winners in letters.items():
+        yield {"module": str(key), "winners": winners}
+    for key, layer in fusion.summary.layers.items() if not letters else ():
+        yield {"module": str(key), "part": key.part, "removed": layer.removed}
+
+
+def _pair(arguments: argparse.Namespace) -> FilePair:
+    return FilePair(arguments.content, arguments.style, request_of(arguments), arguments.base)
+
+
+def _warn(fusion: FileFusion) -> None:
+    for remark in fusion.remarks:
+        print("nplora: warning:", _one_line(remark), file=sys.stderr)
 
 
 def _watched(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
@@ -76,6 +103,15 @@ def _print_layers(reports: Mapping[ModuleKey, LayerReport]) -> None:
     for key, report in reports.items():
         note = f"{100 * report.removed:6.2f} % removed" if report.outcome is Outcome.FUSED else report.reason
         print(_printable(f"{key!s:{width}}  {report.outcome.value:12}  {note}"))
+
+
+def _print_winners(letters: Mapping[ModuleKey, str]) -> None:
+    """A column for each step: the content's c or the style's s."""
+    width = max(len(str(key)) for key in letters)
+    for key, winners in letters.items():
+        print(_printable(f"{key!s:{width}}  {winners}"))
+    together = "".join(letters.values())
+    print(f"The content wins {100 * together.count('c') / len(together):.0f} % of {len(letters)} layers and all steps.")
 
 
 def _print_losses(sizing: Sizing) -> None:
