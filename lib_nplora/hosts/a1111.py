@@ -61,6 +61,7 @@ class A1111Host(LoraList):
         self._network = network
         self._model_data = sd_models.model_data
         self._applied: list[Any] = []
+        self._model: Hashable = None
         self._made: WeakKeyDictionary[FusedLora, Any] = WeakKeyDictionary()
         self._standing: WeakKeyDictionary[FusedLora, Winners] = WeakKeyDictionary()
         self._count = itertools.count()
@@ -95,10 +96,14 @@ class A1111Host(LoraList):
         self.clear()
         self._networks.loaded_networks.extend(ours)
         self._applied = ours
+        self._model = self.model_token()
         for lora in fused:
             self.swap(lora, lora.first_winners())
 
     def swap(self, fused: FusedLora, winners: Winners) -> None:
+        """Not in a refiner that the host had kept in memory: it takes over without another `apply`."""
+        if self.model_token() != self._model:
+            return
         standing = self._standing[fused]
         changed = {str(key.name).removesuffix(BIAS) for key, winner in winners.items() if standing[key] != winner}
         if not changed:

@@ -11,6 +11,7 @@ factors goes in as a `diff` patch, which every dialect takes.
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import sys
 import threading
@@ -48,12 +49,15 @@ class _Applied:
 
     winners
         Who wins the contested layers of each fusion by now.
+    number
+        Tells it from others of the same fusions, whose contested layers the host may have merged at other winners.
     """
 
     base: Any
     mine: Any
     fused: Sequence[FusedLora]
     winners: dict[str, Winners]
+    number: int
 
     @property
     def fingerprints(self) -> list[str]:
@@ -75,6 +79,7 @@ class ForgeHost(LoraList):
         self._dynamic_args = dynamic_args
         self._read = load_torch_file
         self._model_data = sd_models.model_data
+        self._count = itertools.count()
         self._tables: WeakKeyDictionary[Any, dict[str, Hashable]] = WeakKeyDictionary()
 
     @property
@@ -115,7 +120,8 @@ class ForgeHost(LoraList):
         base = applied.base if applied and current is applied.mine else current
         if applied is None or applied.base is not base or applied.fingerprints != [lora.fingerprint for lora in fused]:
             winners = {lora.fingerprint: lora.first_winners() for lora in fused}
-            applied = _Applied(base, self._patched(base, fused, winners), fused, winners)
+            number = next(self._count)
+            applied = _Applied(base, self._patched(base, fused, winners, number), fused, winners, number)
         setattr(model, STATE, applied)
         self._install(model, applied.mine)
         if not is_merged(applied.mine.unet):
@@ -131,7 +137,7 @@ class ForgeHost(LoraList):
             now = {**applied.winners, fused.fingerprint: winners}
             replace_patches(
                 applied.mine.unet,
-                self._patched(applied.base, applied.fused, now, layers).unet,
+                self._patched(applied.base, applied.fused, now, applied.number, layers).unet,
                 model.forge_objects.unet,
                 {str(layer.name) for layer in layers},
             )
@@ -153,6 +159,7 @@ class ForgeHost(LoraList):
         base: Any,
         fused: Sequence[FusedLora],
         winners: Mapping[str, Winners],
+        number: int,
         layers: Container[ModuleKey] | None = None,
     ) -> Any:
         """A copy of `base` with these fusions, or with what they do to these layers."""
@@ -167,7 +174,7 @@ class ForgeHost(LoraList):
                     if key.part == part and (layers is None or key.layer in layers)
                 }
                 if deltas:
-                    filename = f"nplora://{lora.title}/{lora.fingerprint}"
+                    filename = f"nplora://{lora.title}/{lora.fingerprint}" + (f"/{number}" if lora.schedule else "")
                     patched = self._with_patches(part, patcher, deltas, filename, self._online(base.unet))
                     setattr(mine, _ATTRIBUTE[part], patched)
         return mine

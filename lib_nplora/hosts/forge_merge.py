@@ -38,10 +38,11 @@ def replace_patches(mine: Any, source: Any, sampled: Any, keys: Collection[str])
         else:
             mine.lora_loader.loaded_hash = None
     else:
+        source.pinned = set()  # The host unpins what a patcher knows of, for all its copies, when that one dies.
         for key in keys:
             new = source.patches[key]
-            for patcher in (mine, sampled):
-                patcher.patches[key][: len(new)] = new
+            for patches in (mine.patches, sampled.patches, *_read_at_forward(mine.model, key)):
+                patches[key][: len(new)] = new
         if is_merged(sampled):
             _merge_by_patcher(sampled, keys)
 
@@ -72,7 +73,7 @@ def _merge_by_loader(patcher: Any, keys: Collection[str]) -> None:
 
 
 def _merge_by_patcher(patcher: Any, keys: Collection[str]) -> None:
-    """Neo's patcher merges layer by layer. What it has not kept is patched at each forward, from its own list."""
+    """Neo's patcher merges layer by layer. What it has not kept is patched at each forward."""
     utils = importlib.import_module("backend.utils")
     for key in keys:
         kept = patcher.backup.pop(key, None)
@@ -81,6 +82,13 @@ def _merge_by_patcher(patcher: Any, keys: Collection[str]) -> None:
         device = patcher.model.get_parameter(key).device
         (utils.copy_to_param if kept.inplace_update else utils.set_attr)(patcher.model, key, kept.weight)
         patcher.patch_weight_to_device(key, device_to=device)
+
+
+def _read_at_forward(model: Any, key: str) -> list[Any]:
+    """The tables that a layer is patched from at each forward: those of the patcher that loaded it, maybe long ago."""
+    layer = model.get_submodule(_layer(key))
+    functions = [*getattr(layer, "weight_function", ()), *getattr(layer, "bias_function", ())]
+    return [function.patches for function in functions if getattr(function, "key", None) == key]
 
 
 def _layer(key: str) -> str:

@@ -654,6 +654,16 @@ class HostContract:
         driver.generate("a cat", steps=6, hr_prompt=KLORA)
         assert _schedules(driver.seen(), 6) == [neither, expected]
 
+    @pytest.mark.parametrize("other", ["a cat <lora:hat:1>", "a cat <nplora:dog:vangogh>"])
+    def test_12_another_hires_prompt_encoded_in_between(self, driver, loras, watching, other):
+        """The pass after next may find weights at the last winners, put there under the same names."""
+        expected = winners(loras.knight, loras.ink, "klora", 6)
+        watching(_sides(loras.knight, loras.ink, expected))
+        driver.generate(KLORA, steps=6)
+        driver.generate(KLORA, steps=6, hr_prompt=other)
+        first, _ = _passes(driver.seen())
+        assert _letters(first) == expected
+
     def test_12_img2img_counts_the_steps_that_it_makes(self, driver, loras, watching):
         watching(_sides(loras.knight, loras.ink, winners(loras.knight, loras.ink, "klora", 1)))
         driver.generate(KLORA, steps=12, img2img=True)

@@ -538,6 +538,17 @@ def online(driver_class, monkeypatch) -> None:
         monkeypatch.setattr(Forge, "dynamic_args", {"online_lora": True})
 
 
+def copied_each_time(host, monkeypatch) -> None:
+    """As other extensions do: each pass has its own copy of the UNet."""
+    before_sampling = host.before_sampling
+
+    def with_copy():
+        before_sampling()
+        host.sd_model.forge_objects.unet = host.sd_model.forge_objects.unet.clone()
+
+    monkeypatch.setattr(host, "before_sampling", with_copy)
+
+
 @pytest.mark.parametrize("driver_class", [Forge, Neo])
 def test_layers_that_are_patched_at_each_forward_change_with_the_steps(driver_class, tmp_path, monkeypatch):
     pixels = []
@@ -551,6 +562,7 @@ def test_layers_that_are_patched_at_each_forward_change_with_the_steps(driver_cl
             host.start()
             try:
                 loras = Loras(host)
+                copied_each_time(host, patch)
                 host.sd_model.forge_objects_original.unet.model.storage_dtype = torch.float8_e4m3fn
                 plain = host.generate("a cat", steps=6).pixels
                 expected = watch(host, loras)
