@@ -84,7 +84,9 @@ def unread(request: FusionRequest) -> list[str]:
 
 def fingerprint(request: FusionRequest, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]) -> str:
     """A hash of everything that changes the fused deltas."""
-    settings = [str(request.k), request.method, request.te, request.unet, settings_of(request)]
+    own = settings_of(request)
+    read = [str(request.k) if name == "k" else getattr(own, name) for name in method_named(request.method).reads]
+    settings = [request.method, request.te, request.unet, *read]
     sides = [
         [(source.te, source.unet, lora.digest) for source, lora in zip(sources, loras)]
         for sources, loras in ((request.contents, contents), (request.styles, styles))

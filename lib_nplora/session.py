@@ -282,7 +282,10 @@ def _remarks(
     remarks.extend(unread(request))
     if (whole := sum(delta.nbytes for delta in fused.deltas.values() if isinstance(delta, DenseDelta))) > GIB:
         remarks.append(f"its layers have no small rank, so it takes {whole / GIB:.1f} GiB of memory")
-    if method.rule and not fused.schedule and summary.any_fused:
+    meet = any(
+        key.part == "unet" and layer.content_energy and layer.style_energy for key, layer in summary.layers.items()
+    )
+    if method.rule and not fused.schedule and meet:
         remarks.append(f"no layer of scope={settings_of(request).scope} is in both LoRAs, so they are merged plainly")
     if method.basis in (Basis.STYLE_INPUT, Basis.STYLE_OUTPUT) and ("mu" not in method.reads or request.mu > 0):
         cause = f"mu={format_number(request.mu)}" if "mu" in method.reads else f"method={request.method}"

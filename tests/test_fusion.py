@@ -495,3 +495,16 @@ def test_nothing_is_nan_where_nothing_is():
     assert fused.summary.removed == 0
     assert not math.isnan(fused.summary.layers[KEY].removed)
     assert torch.equal(fused.deltas[KEY].dense(), torch.zeros(6, 8))
+
+
+def test_a_fingerprint_takes_no_notice_of_what_the_method_does_not_read():
+    pair = [lora("content", CONTENT)], [lora("style", STYLE)]
+    for method, same, other in (
+        ("direct", {"mu": 3.0, "k": RankRule(count=1), "alpha": 1.0}, {"te": 2.0}),
+        ("klora", {"mu": 3.0, "density": 0.1}, {"alpha": 1.0}),
+        ("hard", {"mu": 3.0}, {"k": RankRule(count=1)}),
+        ("dare", {"alpha": 3.0}, {"seed": 1}),
+    ):
+        base = replace(request(), method=method)
+        assert fingerprint(replace(base, **same), *pair) == fingerprint(base, *pair)
+        assert fingerprint(replace(base, **other), *pair) != fingerprint(base, *pair)

@@ -298,6 +298,12 @@ def test_a_schedule_without_layers_is_remarked_on(session):
     assert not session.prepare([asked("dog:vangogh:method=klora:scope=all")]).remarks
 
 
+@pytest.mark.parametrize("off", ["c=0", "s=0", "unet=0"])
+def test_a_schedule_that_has_nothing_to_choose_from_is_not(contested, off):
+    session, _ = contested
+    assert not session.prepare([asked(f"dog:vangogh:method=klora:{off}")]).remarks
+
+
 @pytest.mark.parametrize(
     ("tag", "why"),
     [

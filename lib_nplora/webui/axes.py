@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import NploraError, RequestError
-from ..methods import METHODS, method_named, scope_named
+from ..methods import METHODS, OPTIONS, method_named, scope_named
 from ..rank_rule import RankRule
 from ..request import PARSERS, FusionRequest, Source, check_name, format_number, parse_mu, parse_number
 from ..selection import SCOPES
@@ -70,6 +70,13 @@ def _option(name: str, cost: float, type: Callable[[Any], Any]) -> Axis:
     return Axis(lambda request, text: replace(request, **{name: parse(text)}), cost=cost, check=parse, type=type)
 
 
+def _with_method(request: FusionRequest, text: str) -> FusionRequest:
+    """Without the settings that this method does not read, so that a plot of methods has none without effect."""
+    reads = method_named(text).reads
+    unread: dict[str, Any] = {name: None for name in OPTIONS if name not in reads}
+    return replace(request, method=text, **unread)
+
+
 def _known(name: str) -> None:
     check_name("LoRA", name)
     if host := running.host():
@@ -94,7 +101,7 @@ AXES = {
         check=RankRule.parse,
     ),
     "method": Axis(
-        lambda request, text: replace(request, method=text),
+        _with_method,
         cost=0.3,
         choices=lambda: tuple(METHODS),
         check=method_named,

@@ -167,3 +167,11 @@ def test_no_two_axes_cost_the_same():
     assert max(costs) < 0.7
     assert min(costs) == axes.AXES["mu"].cost > 0
     assert {"content", "style"} == set(sorted(axes.AXES, key=lambda name: axes.AXES[name].cost)[-2:])
+
+
+def test_the_method_axis_takes_only_what_the_method_reads():
+    request = replace(FusionRequest((Source("dog"),), (Source("vangogh"),)), method="klora", alpha=2.0, scope="all")
+    assert axes.applied(request, {"method": "klora*"}).alpha == 2
+    ties = axes.applied(request, {"method": "ties"})
+    assert (ties.alpha, ties.scope) == (None, None)
+    assert axes.applied(request, {"method": "switch"}).scope == "all"
