@@ -160,7 +160,8 @@ def direct(layer: Layer, settings: Settings) -> Layer:
 def ties(layer: Layer, settings: Settings) -> Layer:
     """TIES-Merging, arXiv 2306.01708, Alg. 1.
 
-    Trim each delta to its largest elements, elect a sign for each position, take the mean of those that agree with it.
+    Trim each delta to its largest elements (layer by layer; the paper over all layers at once), elect a sign for each
+    position, take the mean of those that agree with it.
     The weights count in the election and in the mean (lambda = 1). The result has no small rank.
     """
     deltas = [*layer.contents, *layer.styles]
