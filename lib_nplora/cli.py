@@ -12,9 +12,11 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from .errors import NploraError
 from .files import Loss, Sizing
+from .findings import Group, by_block, by_part, findings, percent
 from .fuse_files import PLAIN_MERGE, FileFusion, FilePair, Saving, fuse_files, inspect_files, losses
 from .fusion import FusedLayer, layers
 from .options import parser, request_of
+from .request import FusionRequest
 from .weights import LayerReport, LoraWeights, ModuleKey, Outcome
 
 
@@ -59,25 +61,36 @@ def _fuse(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    fusion = inspect_files(_pair(arguments))
+    pair = _pair(arguments)
+    fusion = inspect_files(pair, _watched)
     _warn(fusion)
     letters = fusion.schedule.letters(arguments.steps) if fusion.schedule else {}
     if arguments.json:
-        print(json.dumps({"layers": list(_rows(fusion, letters))}))
+        print(json.dumps({"layers": list(_rows(fusion, letters)), "total": _total(fusion, pair.request)}))
         return
     if letters:
         _print_winners(letters)
-    else:
-        _print_layers(fusion.summary.layers)
+    _print_blocks(fusion)
+    for finding in findings(fusion, pair.request):
+        print(finding)
     print(fusion.summary)
 
 
 def _rows(fusion: FileFusion, letters: Mapping[ModuleKey, str]) -> Iterator[dict[str, object]]:
-    """The contested layers, if there are any; else all."""
-    for key, winners in letters.items():
-        yield {"module": str(key), "winners": winners}
-    for key, layer in fusion.summary.layers.items() if not letters else ():
-        yield {"module": str(key), "part": key.part, "removed": layer.removed}
+    """The contested layers, if there are any; else all that both LoRAs hold, less norms and biases."""
+    for key in letters or fusion.interference:
+        row: dict[str, object] = {"module": str(key), "part": key.part}
+        if found := fusion.interference.get(key):
+            numbers = ("overlap", "chance", "removed", "norm_ratio", "style_rank", "angle")
+            row |= {name: getattr(found, name) for name in numbers}
+        yield {**row, "winners": letters[key]} if letters else row
+
+
+def _total(fusion: FileFusion, request: FusionRequest) -> dict[str, object]:
+    """Of all layers that both LoRAs hold."""
+    total = Group.of(fusion.interference.values())
+    numbers = ("layers", "overlap", "chance", "removed", "norm_ratio", "style_rank", "same_start")
+    return {**{name: getattr(total, name) for name in numbers}, "findings": findings(fusion, request)}
 
 
 def _pair(arguments: argparse.Namespace) -> FilePair:
@@ -103,6 +116,17 @@ def _print_layers(reports: Mapping[ModuleKey, LayerReport]) -> None:
     for key, report in reports.items():
         note = f"{100 * report.removed:6.2f} % removed" if report.outcome is Outcome.FUSED else report.reason
         print(_printable(f"{key!s:{width}}  {report.outcome.value:12}  {note}"))
+
+
+def _print_blocks(fusion: FileFusion) -> None:
+    groups = {**by_block(fusion.interference), **by_part(fusion.interference)}
+    print(f"{'':15}  layers  overlap  x chance  removed  content / style")
+    for name, group in groups.items():
+        ratio = "" if group.norm_ratio is None else f"{group.norm_ratio:.2f}"
+        print(
+            f"{name:15}  {group.layers:6}  {percent(group.overlap):>7}  {group.times_chance:8.2f}  "
+            f"{percent(group.removed):>7}  {ratio:>15}"
+        )
 
 
 def _print_winners(letters: Mapping[ModuleKey, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from .cache import ByteLru
 from .errors import FileError, MismatchError, RequestError
 from .files import Base, LoraFile, Sizing, read_lora, write_lora
 from .fusion import FusedLayer, fuse_layers, schedule_of, settings_of, unread
+from .interference import Interference
 from .methods import OPTIONS, method_named
 from .request import FusionRequest, Source, format_number
 from .selection import Schedule
 from .traits import accelerator
-from .weights import LoraWeights, Summary
+from .weights import LoraWeights, ModuleKey, Summary
 
 HIGHEST_RANK = 10000
 """That a file may be cut to."""
@@ -80,12 +81,15 @@ class FileFusion:
         With the layers whose rank was lowered.
     schedule
         Who wins which layer when, for a method that changes with the steps.
+    interference
+        How much the two meet in each layer that both hold, if the files were inspected. None for norms and biases.
     """
 
     summary: Summary
     remarks: tuple[str, ...]
     sizing: Sizing = field(default_factory=Sizing)
     schedule: Schedule | None = None
+    interference: Mapping[ModuleKey, Interference] = field(default_factory=dict)
 
 
 def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> FileFusion:
@@ -116,14 +120,19 @@ def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> File
     return FileFusion(read.summary(seen), read.remarks, sizing)
 
 
-def inspect_files(pair: FilePair) -> FileFusion:
-    """Say what the fusion would be, layer by layer. Raises FileError, MismatchError, RequestError."""
+def inspect_files(pair: FilePair, watch: Watch = unwatched) -> FileFusion:
+    """Say what the fusion would be, layer by layer. Raises FileError, MismatchError, RequestError, and as `watch`."""
     read = _Read.of(pair)
     seen: list[FusedLayer] = []
-    for _ in read.walk(seen, unwatched):
+    for _ in read.walk(seen, watch, inspected=True):
         pass
     contests = {layer.key: layer.contest for layer in seen if layer.contest}
-    return FileFusion(read.summary(seen), read.remarks, schedule=schedule_of(pair.request, contests))
+    return FileFusion(
+        read.summary(seen),
+        read.remarks,
+        schedule=schedule_of(pair.request, contests),
+        interference={layer.key: layer.interference for layer in seen if layer.interference},
+    )
 
 
 def losses(sizing: Sizing) -> str:
@@ -149,12 +158,12 @@ class _Read:
         _check_pair(read.content, read.style)
         return read
 
-    def walk(self, seen: list[FusedLayer], watch: Watch) -> Iterator[FusedLayer]:
+    def walk(self, seen: list[FusedLayer], watch: Watch, inspected: bool = False) -> Iterator[FusedLayer]:
         """The fused layers one by one. Fills `seen` with them, less their deltas, which are not kept."""
 
         def walk() -> Iterator[FusedLayer]:
             bases = ByteLru(0)
-            for layer in fuse_layers(self.request, [self.content.weights], [self.style.weights], bases):
+            for layer in fuse_layers(self.request, [self.content.weights], [self.style.weights], bases, inspected):
                 seen.append(replace(layer, delta=None, rival=None))
                 yield layer
                 bases.begin_round()

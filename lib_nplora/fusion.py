@@ -12,11 +12,12 @@ from torch import Tensor
 from .cache import ByteLru
 from .delta import Delta, total
 from .errors import MismatchError, RequestError
+from .interference import Interference, interference
 from .lowrank import exact_math
 from .methods import OPTIONS, Basis, Layer, Method, Settings, method_named, scope_named
 from .request import FusionRequest, Source
 from .selection import EVEN, Contest, Importance, Schedule, Winner, importance, rank_of, top_k
-from .subspace import right_svd
+from .subspace import RightSvd, right_svd
 from .weights import FusedLora, LayerReport, LoraWeights, ModuleKey, Outcome, Summary
 
 
@@ -30,6 +31,8 @@ class FusedLayer:
         Of a contested layer, the update while the style wins.
     contest
         What both sides weigh there.
+    interference
+        How much both sides meet there, if it was asked for.
     """
 
     key: ModuleKey
@@ -37,6 +40,7 @@ class FusedLayer:
     report: LayerReport
     rival: Delta | None = None
     contest: Contest | None = None
+    interference: Interference | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,19 +104,24 @@ def layers(contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]) -> li
 
 
 def fuse_layers(
-    request: FusionRequest, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights], derived: ByteLru
+    request: FusionRequest,
+    contents: Sequence[LoraWeights],
+    styles: Sequence[LoraWeights],
+    derived: ByteLru,
+    inspected: bool = False,
 ) -> Iterator[FusedLayer]:
     """Fuse `contents` with `styles`, which stand in the order of request.contents and request.styles.
 
     A layer that has contents only or styles only is added as it is, unless the method says otherwise. One that some
     LoRAs hold whole and others in slices of rows is fused slice by slice: the slices share their input side, so each
     slice of a content is projected with the basis of the style's module that holds those rows, whole or slice.
-    `derived` keeps decompositions and importances. Each delta of each LoRA is asked for once, so that LoRAs read from
+    `derived` keeps decompositions and importances. Layers that both sides hold are measured if they are to be
+    `inspected`. Each delta of each LoRA is asked for once, so that LoRAs read from
     disk layer by layer are held one layer at a time.
     Raises MismatchError if a layer has another shape in one of the LoRAs, RequestError for an unknown method or for one
     that these LoRAs have no layers for.
     """
-    walk = _Walk(request, method_named(request.method), settings_of(request), derived)
+    walk = _Walk(request, method_named(request.method), settings_of(request), derived, inspected)
     walk.check_owner(contents, styles)
     for layer, slices in _slices((*contents, *styles)).items():
         with exact_math():
@@ -177,6 +186,7 @@ class _Walk:
     method: Method
     settings: Settings
     derived: ByteLru
+    inspected: bool
 
     def check_owner(self, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]) -> None:
         """Raises RequestError if the method gives one side no layer at all."""
@@ -201,7 +211,19 @@ class _Walk:
         given = Layer(
             [share.weighted(start, stop) for share in contents], [share.weighted(start, stop) for share in styles]
         )
-        report = _report(given)
+        fused = self._fused(key, given, _report(given), contents, styles)
+        if self.inspected and fused.report.outcome is Outcome.FUSED:
+            return replace(fused, interference=self._interference(fused, given, contents, styles))
+        return fused
+
+    def _fused(
+        self,
+        key: ModuleKey,
+        given: Layer,
+        report: LayerReport,
+        contents: Sequence[_Share],
+        styles: Sequence[_Share],
+    ) -> FusedLayer:
         if self.method.owner:
             return self._owned(key, given, report)
         if self.method.rule and (contest := self._contest(key, report.outcome, given, contents, styles)):
@@ -261,13 +283,25 @@ class _Walk:
         kind = self.method.basis
         if kind is None:
             return None
-        shares = contents if kind is Basis.CONTENT_INPUT else styles
-        owner = tuple((share.lora.digest, share.key) for share in shares)
         if kind is not Basis.STYLE_OUTPUT:
-            made = self.derived.get(owner, lambda: right_svd([share.delta for share in shares]))
-        else:
-            made = self.derived.get((rows, owner), lambda: right_svd(_transposed(shares, rows)))
-        return made.basis(self.request.k)
+            return self._svd(contents if kind is Basis.CONTENT_INPUT else styles).basis(self.request.k)
+        owner = (rows, _owner_of(styles))
+        return self.derived.get(owner, lambda: right_svd(_transposed(styles, rows))).basis(self.request.k)
+
+    def _svd(self, shares: Sequence[_Share]) -> RightSvd:
+        """Of the whole modules, stacked."""
+        return self.derived.get(_owner_of(shares), lambda: right_svd([share.delta for share in shares]))
+
+    def _interference(
+        self, fused: FusedLayer, given: Layer, contents: Sequence[_Share], styles: Sequence[_Share]
+    ) -> Interference:
+        svd = self._svd(styles)
+        k = self.request.k.rank(svd.s.tolist())
+        return interference(given.contents, given.styles, self._svd(contents), svd, k, fused.report.removed)
+
+
+def _owner_of(shares: Sequence[_Share]) -> tuple[tuple[str, ModuleKey], ...]:
+    return tuple((share.lora.digest, share.key) for share in shares)
 
 
 def _transposed(shares: Sequence[_Share], rows: tuple[int, int] | None) -> list[Delta]:

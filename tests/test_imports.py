@@ -14,7 +14,7 @@ PACKAGE = ROOT / "lib_nplora"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LOWER = {"errors", "rank_rule", "lowrank", "dense", "delta", "selection", "weights"}
-MATHS = {"errors", "rank_rule", "lowrank", "dense", "delta", "subspace", "selection", "methods"}
+MATHS = {"errors", "rank_rule", "lowrank", "dense", "delta", "subspace", "selection", "interference", "methods"}
 CORE = MATHS | {"cache", "request", "weights", "fusion"}
 
 ROOMS = {
@@ -26,20 +26,23 @@ ROOMS = {
     "dense": {"lowrank"},
     "delta": {"lowrank", "dense"},
     "subspace": MATHS,
+    "interference": {"lowrank", "delta", "subspace"},
     "selection": {"lowrank", "delta"},
     "methods": MATHS,
     "request": {"errors", "rank_rule"},
     "weights": {"delta", "selection"},
     "traits": set(),
+    "places": set(),
+    "findings": {"fuse_files", "interference", "methods", "places", "rank_rule", "request", "weights"},
     "fusion": CORE,
     "files": LOWER | {"files", "subspace"},
     "hosts": LOWER | {"hosts"},
     "session": CORE | {"hosts.protocol", "traits"},
     "fuse_files": CORE | {"", "files", "traits"},
     "options": {"", "errors", "files", "fuse_files", "methods", "rank_rule", "request"},
-    "cli": CORE | {"files", "fuse_files", "options"},
+    "cli": CORE | {"files", "findings", "fuse_files", "options", "plots"},
     "__main__": {"cli"},
-    "webui": CORE | {"", "files", "fuse_files", "hosts", "session", "traits", "webui"},
+    "webui": CORE | {"", "files", "findings", "fuse_files", "hosts", "plots", "session", "traits", "webui"},
 }
 """What each room may import of us; "" is the package itself. Naming a room allows all of it."""
 
@@ -48,6 +51,7 @@ WITH_TORCH = {
     "dense",
     "delta",
     "subspace",
+    "interference",
     "selection",
     "methods",
     "fusion",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lib_nplora.cli import main
 from tests import loras
 
-from . import klora_reference
+from . import klora_reference, reference
 from .klora_reference import Pair
 
 
@@ -72,18 +73,48 @@ def test_the_text_shows_a_letter_for_each_step(folder, capsys):
     assert inspect("--method", "switch", "--steps", "5") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].endswith("  cscsc")
-    assert "The content wins 60 % of" in out[-2]
+    assert any("The content wins 60 % of" in line for line in out)
 
 
-def test_a_projection_is_shown_by_what_it_removes(folder, capsys):
+def test_blocks_parts_and_words_are_shown(folder, capsys):
     assert inspect("--mu", "hard") == 0
-    text = capsys.readouterr().out
-    assert "% removed" in text
-    assert inspect("--mu", "hard", "--json") == 0
-    rows = json.loads(capsys.readouterr().out)["layers"]
-    assert len(rows) == len(loras.SD1)
-    assert any(row["removed"] > 0 for row in rows)
-    assert {row["part"] for row in rows} == {"unet", "te"}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["layers", "overlap", "x", "chance", "removed", "content", "/", "style"]
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["text 1", "down 0", "down 1"]
+    assert any(line.startswith("diffusion model") for line in lines)
+    assert any(line.startswith("The two share ") and "mu = hard removes" in line for line in lines)
+    assert "Not counted: 2 layers" in lines[-2]
+
+
+@pytest.mark.parametrize(("mu", "share"), [("0.5", 5 / 9), ("hard", 1.0)])
+def test_json_holds_a_row_for_each_layer_that_both_hold(folder, capsys, mu, share):
+    assert inspect("--mu", mu, "--content-weight", "2", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    content, style = loras.random_lora(loras.SD1, 4, 1, alpha=2), loras.random_lora(loras.SD1[2:], 3, 2)
+    modules = {module.canonical: module for module in loras.SD1[2:]}
+    assert [row["module"] for row in told["layers"]] == sorted(modules)
+    for row in told["layers"]:
+        matrices = (side[modules[row["module"]]].dense().double().numpy() for side in (content, style))
+        c, s = (matrix.reshape(len(matrix), -1) for matrix in matrices)
+        v = reference.basis([s])
+        overlap = np.linalg.norm(c @ v) ** 2 / np.linalg.norm(c) ** 2
+        assert row["overlap"] == pytest.approx(overlap, abs=1e-5)
+        assert row["removed"] == pytest.approx(share * overlap, abs=1e-5)
+        assert row["chance"] == pytest.approx(3 / c.shape[1], abs=1e-9)
+        assert row["norm_ratio"] == pytest.approx(2 * np.linalg.norm(c) / np.linalg.norm(s), rel=1e-5)
+        assert 1 <= row["style_rank"] <= 3
+        assert row["part"] == ("te" if row["module"].startswith("lora_te") else "unet")
+        assert "winners" not in row
+    assert told["total"]["layers"] == len(modules)
+    assert told["total"]["same_start"] is False
+    assert told["total"]["removed"] == pytest.approx(share * told["total"]["overlap"], abs=1e-5)
+    assert told["total"]["findings"][0].startswith("The two share ")
+
+
+def test_all_json_is_of_numbers_that_json_knows(folder, capsys):
+    assert inspect("--style-weight", "0", "--json") == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert {row["norm_ratio"] for row in told["layers"]} == {None}
 
 
 @pytest.mark.parametrize("steps", ["0", "-1", "x", "1.5", "100000"])
