@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from .errors import NploraError
-from .files import Loss, Sizing
+from .files import Loss, Sizing, replacing
 from .findings import Group, by_block, by_part, findings, percent
-from .fuse_files import PLAIN_MERGE, FileFusion, FilePair, Saving, fuse_files, inspect_files, losses
+from .fuse_files import PLAIN_MERGE, FileFusion, FilePair, Saving, check_new, fuse_files, inspect_files, losses
 from .fusion import FusedLayer, layers
 from .options import parser, request_of
+from .plots import png
 from .request import FusionRequest
 from .weights import LayerReport, LoraWeights, ModuleKey, Outcome
 
@@ -62,8 +63,14 @@ def _fuse(arguments: argparse.Namespace) -> None:
 
 def _inspect(arguments: argparse.Namespace) -> None:
     pair = _pair(arguments)
+    if arguments.plot:
+        check_new(arguments.plot, ".png", arguments.overwrite, (pair.content, pair.style, pair.base))
     fusion = inspect_files(pair, _watched)
     _warn(fusion)
+    if arguments.plot:
+        picture = png(fusion, pair.request, arguments.steps)
+        with replacing(arguments.plot) as part:
+            part.write_bytes(picture)
     letters = fusion.schedule.letters(arguments.steps) if fusion.schedule else {}
     if arguments.json:
         print(json.dumps({"layers": list(_rows(fusion, letters)), "total": _total(fusion, pair.request)}))

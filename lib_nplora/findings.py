@@ -119,7 +119,7 @@ def findings(fusion: FileFusion, request: FusionRequest) -> list[str]:
 
 def _shared(total: Group, request: FusionRequest) -> str:
     shared = f"The two share {percent(total.overlap)} of the content's energy, {total.times_chance:.2g} x chance; "
-    if _projects(request):
+    if projects(request):
         how, removed = f"mu = {_mu(request)} removes", total.removed
     else:
         how = f"method={request.method} takes nothing off the style's directions, np at mu = {_mu(request)} would take"
@@ -128,12 +128,18 @@ def _shared(total: Group, request: FusionRequest) -> str:
     return f"{shared}{how} {percent(removed)}: expect {change}."
 
 
-def _projects(request: FusionRequest) -> bool:
+def projects(request: FusionRequest) -> bool:
+    """Whether the method takes the content off the style's directions."""
     return METHODS[request.method].basis is Basis.STYLE_INPUT
 
 
+def strength_of(request: FusionRequest) -> float:
+    """The mu that counts."""
+    return HARD if request.method == "hard" else request.mu
+
+
 def _mu(request: FusionRequest) -> str:
-    return format_number(HARD if request.method == "hard" else request.mu)
+    return format_number(strength_of(request))
 
 
 def _reach(total: Group, request: FusionRequest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> File
 
     Raises FileError, MismatchError, RequestError, and whatever `watch` raises.
     """
-    _check_output(pair, saving)
+    check_new(saving.output, ".safetensors", saving.overwrite, (pair.content, pair.style, pair.base))
     if method_named(pair.request.method).rule:
         raise RequestError(
             f"method={pair.request.method} changes from step to step, which no file can hold: use the tag in a prompt, "
@@ -207,21 +207,20 @@ class _Read:
         }
 
 
-def _check_output(pair: FilePair, saving: Saving) -> None:
-    """Raises FileError unless the file can be written without harm."""
-    output = saving.output
-    if output.suffix != ".safetensors":
-        raise FileError(f"the output '{output}' does not end in .safetensors: choose such a name")
+def check_new(output: Path, ending: str, overwrite: bool, read: Iterable[Path | None] = ()) -> None:
+    """Raises FileError unless `output`, which is to end so, can be written without harm to any file that is `read`."""
+    if output.suffix != ending:
+        raise FileError(f"the output '{output}' does not end in {ending}: choose such a name")
     if not output.parent.is_dir():
         raise FileError(f"the output folder '{output.parent}' does not exist: create it first")
     if output.is_dir():
         raise FileError(f"the output '{output}' is a folder: name a file in it")
     if not output.exists():
         return
-    for path in filter(None, (pair.content, pair.style, pair.base)):
+    for path in filter(None, read):
         if path.exists() and output.samefile(path):
             raise FileError(f"the output '{output}' is one of the files to read: choose another name")
-    if not saving.overwrite:
+    if not overwrite:
         raise FileError(f"the output '{output}' exists: choose another name, or add --overwrite")
 
 

@@ -50,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
         help="of the sampler, for a method that changes with them (default: %(default)s)",
     )
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
+    inspect.add_argument("--plot", metavar="OUT", type=Path, help="picture to draw, .png")
+    inspect.add_argument("--overwrite", action="store_true", help="replace the picture if it exists")
     return main
 
 

@@ -49,3 +49,13 @@ def test_a_schedule_is_compared_with_a_plain_merge():
     lines = dict(line.split(": ") for line in done.stdout.splitlines()[1:])
     assert lines["direct"].endswith("s, 1.00 x direct")
     assert lines.keys() > {"klora, first", "klora, again", "1280 x 1280, 4 largest"}
+
+
+def test_inspecting_is_compared_with_fusing():
+    command = [sys.executable, "-m", "tests.bench.inspecting", "--layers", "6", "--rank", "2", "--rounds", "1"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    *_, fuse, inspect, ratio = done.stdout.splitlines()
+    assert fuse.startswith("fuse: ")
+    assert inspect.startswith("inspect: ")
+    assert re.fullmatch(r"ratio: \d+\.\d\d", ratio)

@@ -210,7 +210,7 @@ def test_a_folder_without_permission(
     def locked(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("lib_nplora.files.writer.TemporaryDirectory", locked)
+    monkeypatch.setattr("lib_nplora.files.atomic.TemporaryDirectory", locked)
     assert fuse() == 2
     assert re.fullmatch(r"nplora: .* cannot be written: [^\n]+\n", capsys.readouterr().err)
 

@@ -35,6 +35,7 @@ ROOMS = {
     "places": set(),
     "findings": {"fuse_files", "interference", "methods", "places", "rank_rule", "request", "weights"},
     "fusion": CORE,
+    "plots": {"errors", "findings", "fuse_files", "interference", "places", "request", "weights"},
     "files": LOWER | {"files", "subspace"},
     "hosts": LOWER | {"hosts"},
     "session": CORE | {"hosts.protocol", "traits"},
@@ -68,12 +69,12 @@ OF_HOSTS = {"modules", "modules_forge", "network", "networks", "lora", "backend"
 
 THIRD_PARTY = {
     "torch": WITH_TORCH,
-    "numpy": WITH_TORCH,
+    "numpy": WITH_TORCH | {"plots"},
     "safetensors": {"files", "hosts"},
     "tqdm": {"cli"},
     "gradio": {"webui"},
     **{name: {"webui"} for name in ("fastapi", "pydantic", "starlette")},
-    "matplotlib": {"webui"},
+    "matplotlib": {"plots", "webui"},
     **{name: {"hosts", "webui"} for name in OF_HOSTS},
 }
 """Who may import what is not ours and not Python's."""
@@ -194,9 +195,9 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["lib_nplora", "lib_nplora.session", "lib_nplora.cli", "lib_nplora.webui.prompt"])
+@pytest.mark.parametrize("module", ["", ".session", ".cli", ".plots", ".webui.prompt"])
 def test_neither_gradio_nor_matplotlib_nor_a_host_is_loaded(module):
-    loaded = {name.partition(".")[0] for name in loaded_by(module)}
+    loaded = {name.partition(".")[0] for name in loaded_by(f"lib_nplora{module}")}
     assert not loaded & ({"gradio", "matplotlib"} | OF_HOSTS)
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,6 +15,7 @@ from ..errors import FileError
 from ..lowrank import LowRankDelta
 from ..weights import ModuleKey
 from . import spelling
+from .atomic import replacing
 from .families import SD3, Family, is_transformer
 from .hashing import kohya_hashes
 from .peft_scale import COMPONENTS
@@ -41,7 +38,7 @@ def write_lora(
     `dtype` is a name from DTYPES, `metadata` is added to what kohya's scripts write. The file appears once it is
     complete, or not at all. Raises FileError, and whatever `layers` raises.
     """
-    with _replacing(path) as part:
+    with replacing(path) as part:
         held = dict(layers)
         transformer = any(is_transformer(str(key.name)) for key in held)
         entries = spelling.diffusers(held, family is SD3) if transformer else spelling.kohya(held, family)
@@ -81,25 +78,6 @@ def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
             f"{component}.target_modules": list(own),
         }
     return settings
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` that takes its place in the end. Nothing is left behind if the work is cut short.
-
-    safetensors creates files that only their owner can read; this one gets the permissions of any new file here.
-    Until then it has an ending that no list of LoRAs shows.
-    """
-    try:
-        with TemporaryDirectory(prefix=".nplora-", dir=path.parent) as folder:
-            part = Path(folder) / f"{path.name}.part"
-            part.touch()
-            permissions = part.stat().st_mode
-            yield part
-            part.chmod(permissions)
-            os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"'{path}' cannot be written: {error}") from error
 
 
 def _tensors(name: str, delta: Delta, dtype: str, alpha: int | None) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from random import Random
 
 import torch
@@ -10,8 +11,14 @@ import torch
 from lib_nplora.lowrank import LowRankDelta
 from lib_nplora.weights import LoraWeights, ModuleKey
 
-TRANSFORMERS = {640: 10, 1280: 60}
-"""Transformer layers of each width."""
+BLOCKS = (
+    ("down_blocks_1", 640, 2, 2),
+    ("down_blocks_2", 1280, 2, 10),
+    ("mid_block", 1280, 1, 10),
+    ("up_blocks_0", 1280, 3, 10),
+    ("up_blocks_1", 640, 3, 2),
+)
+"""(block, width, attentions in it, transformer layers in each)."""
 
 TEXT_WIDTH = 2048
 """What the cross-attention reads."""
@@ -19,17 +26,17 @@ TEXT_WIDTH = 2048
 
 def shapes() -> Iterator[tuple[str, int, int]]:
     """(name, out, in) of every attention and feed-forward layer: 700 of them."""
-    for width, count in TRANSFORMERS.items():
-        for index in range(count):
+    for block, width, attentions, depth in BLOCKS:
+        for attention, index in product(range(attentions), range(depth)):
             layers = {
-                **dict.fromkeys(("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out"), (width, width)),
-                **dict.fromkeys(("attn2.to_q", "attn2.to_out"), (width, width)),
-                **dict.fromkeys(("attn2.to_k", "attn2.to_v"), (width, TEXT_WIDTH)),
-                "ff.net.0.proj": (8 * width, width),
-                "ff.net.2": (width, 4 * width),
+                **dict.fromkeys(("attn1_to_q", "attn1_to_k", "attn1_to_v", "attn1_to_out_0"), (width, width)),
+                **dict.fromkeys(("attn2_to_q", "attn2_to_out_0"), (width, width)),
+                **dict.fromkeys(("attn2_to_k", "attn2_to_v"), (width, TEXT_WIDTH)),
+                "ff_net_0_proj": (8 * width, width),
+                "ff_net_2": (width, 4 * width),
             }
             for name, (out, in_) in layers.items():
-                yield f"{width}.{index}.{name}", out, in_
+                yield f"lora_unet_{block}_attentions_{attention}_transformer_blocks_{index}_{name}", out, in_
 
 
 def random_lora(name: str, rank: int, seed: int, layers: int) -> LoraWeights:
