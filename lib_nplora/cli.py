@@ -17,6 +17,7 @@ from .fuse_files import PLAIN_MERGE, FileFusion, FilePair, Saving, check_new, fu
 from .fusion import FusedLayer, layers
 from .options import parser, request_of
 from .plots import png
+from .rank_rule import RankRule
 from .request import FusionRequest
 from .weights import LayerReport, LoraWeights, ModuleKey, Outcome
 
@@ -48,13 +49,20 @@ def _one_line(text: str) -> str:
 def _fuse(arguments: argparse.Namespace) -> None:
     fused = fuse_files(
         _pair(arguments),
-        Saving(arguments.output, arguments.dtype, arguments.rank, arguments.full, arguments.overwrite),
+        Saving(
+            arguments.output,
+            arguments.dtype,
+            RankRule(count=arguments.rank) if arguments.rank else arguments.energy,
+            arguments.full,
+            arguments.overwrite,
+            arguments.spelling,
+        ),
         _watched,
     )
     _warn(fused)
     if arguments.verbose:
         _print_layers(fused.summary.layers)
-    if arguments.rank:
+    if fused.sizing.size:
         _print_losses(fused.sizing)
     if not fused.summary.any_fused:
         print(PLAIN_MERGE)

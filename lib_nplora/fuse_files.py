@@ -10,17 +10,15 @@ from pathlib import Path
 from . import __version__
 from .cache import ByteLru
 from .errors import FileError, MismatchError, RequestError
-from .files import Base, LoraFile, Sizing, read_lora, write_lora
+from .files import Base, LoraFile, Sizing, Spelling, read_lora, write_lora
 from .fusion import FusedLayer, fuse_layers, schedule_of, settings_of, unread
 from .interference import Interference
 from .methods import OPTIONS, method_named
+from .rank_rule import RankRule
 from .request import FusionRequest, Source, format_number
 from .selection import Schedule
 from .traits import accelerator
 from .weights import LoraWeights, ModuleKey, Summary
-
-HIGHEST_RANK = 10000
-"""That a file may be cut to."""
 
 PLAIN_MERGE = "The two LoRAs share no layer that can be fused, so this is a plain merge."
 """To be said unless `summary.any_fused`."""
@@ -56,19 +54,22 @@ class Saving:
 
     dtype
         A name from DTYPES.
-    rank
-        The highest rank of a layer, 1 to HIGHEST_RANK; None for any.
+    size
+        The highest rank of a layer, or the share of its energy that is kept; None for all of it.
     full
         Whether a layer that has no small rank may be stored whole.
     overwrite
         Whether `output` may exist.
+    spelled
+        How layers are named; None for the usual way of the model.
     """
 
     output: Path
     dtype: str = "fp16"
-    rank: int | None = None
+    size: RankRule | None = None
     full: bool = False
     overwrite: bool = False
+    spelled: Spelling | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> File
         )
     read = _Read.of(pair)
     seen: list[FusedLayer] = []
-    sizing = Sizing(saving.rank, saving.full)
+    sizing = Sizing(saving.size, saving.full)
     write_lora(
         saving.output,
         (
@@ -116,6 +117,7 @@ def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> File
         saving.dtype,
         read.content.family or read.style.family,
         read.provenance(sizing),
+        saving.spelled,
     )
     return FileFusion(read.summary(seen), read.remarks, sizing)
 
@@ -137,8 +139,9 @@ def inspect_files(pair: FilePair, watch: Watch = unwatched) -> FileFusion:
 
 def losses(sizing: Sizing) -> str:
     """What was lost where ranks were lowered."""
-    cut = f"{len(sizing.losses)} layers cut to rank {sizing.rank}"
-    return f"{cut}: {100 * sizing.lost:.2f} % of their energy lost"
+    size = sizing.size
+    kept = f"{size} of their energy" if size and size.percent else f"rank {size}"
+    return f"{len(sizing.losses)} layers cut to {kept}: {100 * sizing.lost:.2f} % of their energy lost"
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +205,7 @@ class _Read:
             "nplora_k": str(request.k),
             "nplora_method": request.method,
             **{f"nplora_{name}": str(getattr(settings_of(request), name)) for name in OPTIONS if name in reads},
-            **({"nplora_rank": str(sizing.rank)} if sizing.rank else {}),
+            **({f"nplora_{'energy' if sizing.size.percent else 'rank'}": str(sizing.size)} if sizing.size else {}),
             **model,
         }
 

@@ -9,8 +9,7 @@ from typing import NoReturn
 
 from . import __version__
 from .errors import RequestError
-from .files import DTYPES
-from .fuse_files import HIGHEST_RANK
+from .files import DTYPES, HIGHEST_RANK, SPELLINGS
 from .methods import METHODS, OPTIONS, method_named
 from .rank_rule import RankRule
 from .request import PARSERS, FusionRequest, Source, parse_mu, parse_number
@@ -37,8 +36,17 @@ def parser() -> argparse.ArgumentParser:
     size.add_argument(
         "--rank", metavar="N", type=partial(_whole, "rank", HIGHEST_RANK), help="store every layer with at most rank N"
     )
+    size.add_argument(
+        "--energy",
+        metavar="P%%",
+        type=_energy,
+        help="store every layer with the fewest directions that hold this share",
+    )
     size.add_argument("--full", action="store_true", help="store layers that have no small rank whole")
     fuse.add_argument("--dtype", choices=DTYPES, default="fp16", help="number format of OUT (default: %(default)s)")
+    fuse.add_argument(
+        "--spelling", choices=SPELLINGS, help="names of the layers in OUT (default: kohya for a UNet, else diffusers)"
+    )
     fuse.add_argument("--verbose", action="store_true", help="say for each layer what was removed")
     inspect = commands.add_parser("inspect", help="say what a fusion would be, and write nothing")
     _add_fusion(inspect)
@@ -119,6 +127,13 @@ _MEANING = {
 def _method(name: str) -> str:
     method_named(name)
     return name
+
+
+def _energy(text: str) -> RankRule:
+    size = RankRule.parse(text) if text.strip().endswith("%") else RankRule()
+    if not size.percent:
+        raise RequestError(f"energy={text} is not a share such as 99%")
+    return size
 
 
 def _whole(name: str, most: int, text: str) -> int:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
-from lib_nplora.files import read_lora
-from lib_nplora.fuse_files import FilePair, Saving, fuse_files, inspect_files
+from lib_nplora.errors import FileError
+from lib_nplora.files import read_lora, write_lora
+from lib_nplora.fuse_files import FilePair, Saving, fuse_files, inspect_files, losses
+from lib_nplora.rank_rule import RankRule
 from lib_nplora.request import FusionRequest, Source
 from lib_nplora.weights import Outcome
-from tests import loras
+from tests import loras, reference
+from tests.bench.sdxl import random_lora
 
 
 @pytest.fixture
@@ -110,3 +120,99 @@ def test_whoever_watches_sees_every_layer_and_may_stop_it(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "content.safetensors", "out.safetensors", "style.safetensors"
     ]  # fmt: skip
+
+
+def ranks(path: Path) -> dict[str, int]:
+    return {str(key): delta.rank for key, delta in read_lora(path).weights.deltas.items()}
+
+
+@pytest.mark.parametrize("share", ["100%", "90%", "50%"])
+def test_an_energy_keeps_the_fewest_directions_that_hold_it(folder: Path, share: str) -> None:
+    exact, cut = folder / "exact.safetensors", folder / "cut.safetensors"
+    fuse_files(pair(folder, mu=2.0), Saving(exact, "fp32"))
+    size = RankRule.parse(share)
+    fusion = fuse_files(pair(folder, mu=2.0), Saving(cut, "fp32", size))
+    found = {str(key): delta for key, delta in read_lora(cut).weights.deltas.items()}
+    lost = energy = 0.0
+    for key, delta in read_lora(exact).weights.deltas.items():
+        u, s, vh = np.linalg.svd(delta.dense().double().numpy(), full_matrices=False)
+        k = reference.cut(s, share)
+        assert found[str(key)].rank == k
+        assert reference.error(found[str(key)].dense(), (u[:, :k] * s[:k]) @ vh[:k]) < 1e-5
+        if k < delta.rank:
+            lost, energy = lost + (s[k:] ** 2).sum(), energy + (s**2).sum()
+    assert fusion.sizing.lost == pytest.approx(lost / energy if energy else 0.0, abs=1e-6)
+    with safe_open(cut, "pt") as file:
+        assert file.metadata()["nplora_energy"] == share
+    if share == "50%":
+        assert sum(ranks(cut).values()) < sum(ranks(exact).values())
+        assert "layers cut to 50% of their energy" in losses(fusion.sizing)
+
+
+def test_both_spellings_hold_the_same(folder: Path) -> None:
+    kohya, diffusers = folder / "kohya.safetensors", folder / "diffusers.safetensors"
+    fuse_files(pair(folder), Saving(kohya, "fp32"))
+    fuse_files(pair(folder), Saving(diffusers, "fp32", spelled="diffusers"))
+    one, other = (read_lora(path).weights.deltas for path in (kohya, diffusers))
+    assert set(one) == set(other)
+    for key, delta in one.items():
+        torch.testing.assert_close(other[key].dense(), delta.dense())
+    with safe_open(diffusers, "pt") as file:
+        starts = {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
+    assert starts == {"unet", "text_encoder"}
+
+
+def test_what_diffusers_spelling_cannot_hold_is_refused(folder: Path) -> None:
+    out = folder / "out.safetensors"
+    with pytest.raises(FileError, match="which diffusers' spelling cannot hold: choose kohya's, or a rank"):
+        fuse_files(pair(folder, method="dare"), Saving(out, full=True, spelled="diffusers"))
+    assert not out.exists()
+
+
+def test_flux_is_written_in_one_spelling(tmp_path: Path) -> None:
+    for seed, name in enumerate(("content", "style")):
+        tensors = loras.block_tensors(loras.random_blocks(loras.FLUX, seed=seed), "comfy")
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    with pytest.raises(FileError, match="diffusers' spelling only"):
+        fuse_files(pair(tmp_path), Saving(tmp_path / "out.safetensors", spelled="kohya"))
+
+
+def test_a_process_that_is_killed_leaves_no_half_file(tmp_path: Path) -> None:
+    """At moments from its start to its end; with --overwrite, the file is the old one or the new one."""
+    for seed, name in enumerate("cs"):
+        deltas = random_lora(name, 32, seed, 150).deltas
+        write_lora(tmp_path / f"{name}.safetensors", deltas.items(), "fp16", None, {})
+    out, environment = tmp_path / "out.safetensors", {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "lib_nplora", "fuse", "c.safetensors", "s.safetensors", "-o", out.name]
+
+    def run(*arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, *arguments], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+
+    def parts() -> list[Path]:
+        return [path for path in tmp_path.rglob("*.part") if path.stat().st_size]
+
+    started = time.perf_counter()
+    assert run().wait() == 0
+    usual = time.perf_counter() - started
+    complete = out.read_bytes()
+    half_written = 0
+    for overwrite in (False, True):
+        for moment in range(6):
+            if overwrite:
+                out.write_bytes(b"the old one")
+            else:
+                out.unlink(missing_ok=True)
+            process = run("--overwrite")
+            deadline = time.perf_counter() + 10 * usual
+            while not parts() and process.poll() is None and time.perf_counter() < deadline:
+                time.sleep(0.001)
+            time.sleep(0.002 * moment**2)
+            process.kill()
+            process.wait()
+            left = parts()
+            half_written += bool(left)
+            assert all(path.suffix == ".part" and path.parent.name.startswith(".") for path in left)
+            assert (out.read_bytes() if out.exists() else None) in ((b"the old one" if overwrite else None), complete)
+            for folder in {path.parent for path in left}:
+                shutil.rmtree(folder)
+    assert half_written

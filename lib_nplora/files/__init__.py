@@ -3,7 +3,21 @@
 from .atomic import replacing
 from .base import Base
 from .reader import LoraFile, read_lora
-from .sizing import Loss, Sizing
-from .writer import DTYPES, write_lora
+from .sizing import EXACT, HIGHEST_RANK, Loss, Sizing, parse_size
+from .writer import DTYPES, SPELLINGS, Spelling, write_lora
 
-__all__ = ["DTYPES", "Base", "LoraFile", "Loss", "Sizing", "read_lora", "replacing", "write_lora"]
+__all__ = [
+    "DTYPES",
+    "EXACT",
+    "HIGHEST_RANK",
+    "SPELLINGS",
+    "Base",
+    "LoraFile",
+    "Loss",
+    "Sizing",
+    "Spelling",
+    "parse_size",
+    "read_lora",
+    "replacing",
+    "write_lora",
+]

@@ -8,10 +8,17 @@ import torch
 
 from ..delta import Delta
 from ..dense import DenseDelta
-from ..errors import FileError
+from ..errors import FileError, RequestError
 from ..lowrank import LowRankDelta
-from ..subspace import truncated
+from ..rank_rule import RankRule
+from ..subspace import right_svd, truncated
 from ..weights import ModuleKey
+
+HIGHEST_RANK = 10000
+"""That a file may be cut to."""
+
+EXACT = "exact"
+"""How the size is called that cuts nothing."""
 
 NARROW = 40
 """Inputs or outputs of a layer whose full rank is small enough, as that of the first and the last of a UNet is."""
@@ -42,15 +49,16 @@ class Loss:
 class Sizing:
     """How large layers may be.
 
-    rank
-        The highest rank, None for any.
+    size
+        How many of a layer's directions are kept: at most a number, or the fewest that hold a share of its energy.
+        None for all, exactly.
     full
         Whether a layer without factors may be stored whole.
     losses
         Filled in by `fit`: the layers whose rank was lowered.
     """
 
-    rank: int | None = None
+    size: RankRule | None = None
     full: bool = False
     losses: dict[ModuleKey, Loss] = field(default_factory=dict)
 
@@ -63,20 +71,20 @@ class Sizing:
             return delta
         if isinstance(delta, DenseDelta) and not delta.matrix.any():
             return _nothing(delta)
-        if self.rank is not None:
-            return self._cut(key, delta, self.rank)
+        if self.size is not None:
+            return self._cut(key, delta, self.size)
         if isinstance(delta, LowRankDelta) or self.full:
             return delta
         factors = _all_factors(delta) if min(delta.shape) <= NARROW else delta.factored()
         if factors is None:
             raise FileError(
-                f"the fused layer {key} has no small rank: add --rank N to store the nearest of rank N, or --full to "
-                "store such layers whole"
+                f"the fused layer {key} has no small rank: add --rank N to store the nearest of rank N, or --full "
+                "to store such layers whole"
             )
         return factors
 
-    def _cut(self, key: ModuleKey, delta: Delta, rank: int) -> LowRankDelta:
-        cut = truncated(delta, rank)
+    def _cut(self, key: ModuleKey, delta: Delta, size: RankRule) -> LowRankDelta:
+        cut = truncated(delta, size.count or size.rank(right_svd([delta]).s.tolist()))
         if cut is delta:
             return cut
         if cut.rank == 0:
@@ -92,6 +100,23 @@ class Sizing:
         """Share of the energy of the layers cut that was lost, 0 to 1."""
         energy = sum(loss.energy for loss in self.losses.values())
         return sum(loss.lost for loss in self.losses.values()) / energy if energy else 0.0
+
+
+def parse_size(text: str) -> RankRule | None:
+    """Read `exact`, a highest rank such as `32`, or a share of the energy such as `99%`. Raises RequestError."""
+    text = text.strip()
+    if text.lower() in ("", EXACT):
+        return None
+    try:
+        size = RankRule.parse(text)
+    except RequestError:
+        size = RankRule()
+    if size == RankRule() or (size.count or 1) > HIGHEST_RANK:
+        raise RequestError(
+            f"size={text} is not '{EXACT}', a highest rank from 1 to {HIGHEST_RANK}, or a share of the energy such as "
+            "99%"
+        )
+    return size
 
 
 def _nothing(delta: Delta) -> LowRankDelta:

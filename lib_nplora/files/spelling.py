@@ -10,8 +10,9 @@ import torch
 from ..delta import Delta
 from ..dense import DenseDelta
 from ..errors import FileError
+from ..lowrank import LowRankDelta
 from ..weights import ModuleKey
-from . import mmdit_names
+from . import mmdit_names, unet_names
 from .families import Family
 from .module import swapped
 
@@ -34,6 +35,25 @@ def kohya(layers: Mapping[ModuleKey, Delta], family: Family | None) -> dict[str,
         if family and name.startswith("lora_te1_"):
             name = family.te_prefix + name.removeprefix("lora_te1_")
         found[name] = delta
+    return found
+
+
+def unet_in_diffusers(layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:
+    """The names of diffusers for a UNet's layers, `unet.` and all, and its text encoders'.
+
+    Raises FileError for whole layers and biases, which diffusers reads under no name.
+    """
+    found: dict[str, Delta] = {}
+    for key, delta in layers.items():
+        name = str(key)
+        if not isinstance(delta, LowRankDelta):
+            raise FileError(
+                f"layer {name} has no factors, which diffusers' spelling cannot hold: choose kohya's, or a rank"
+            )
+        if key.part == "te":
+            found[_text_name(name)] = delta
+        else:
+            found[f"unet.{unet_names.dotted(name.removeprefix('lora_unet_'))}"] = delta
     return found
 
 

@@ -48,6 +48,13 @@ _BLOCKS = r"(?:down_blocks|mid_block|up_blocks|conv_in|conv_norm_out|conv_out|ti
 """How the name of every layer of such a UNet starts in diffusers."""
 
 
+_WORDS = (
+    r"(?:down|up|transformer)\.blocks|mid\.block|to\.(?:[qkv]|out)|proj\.(?:in|out)|conv\.(?:norm\.out|in|out|shortcut)"
+    r"|time\.emb\.proj|(?:time|add)\.embedding|linear\.[12]"
+)
+"""Parts of a name in diffusers that hold an underscore, written with dots."""
+
+
 def canonical(rest: str, prefix: str) -> str | None:
     """The canonical name of a layer named `rest`, dots already underscores, of the model that `prefix` stands for.
 
@@ -59,6 +66,11 @@ def canonical(rest: str, prefix: str) -> str | None:
         rest = _from_sgm(rest)
         return prefix + rest if re.match(_BLOCKS, rest) else None
     return prefix + rest
+
+
+def dotted(rest: str) -> str:
+    """The name that diffusers gives a layer of a UNet, by its canonical name without the prefix."""
+    return re.sub(_WORDS, lambda word: word[0].replace(".", "_"), rest.replace("_", "."))
 
 
 def kernel(layer: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +21,10 @@ from .families import SD3, Family, is_transformer
 from .hashing import kohya_hashes
 from .peft_scale import COMPONENTS
 
+Spelling = Literal["kohya", "diffusers"]
+SPELLINGS: tuple[Spelling, ...] = get_args(Spelling)
+"""How layers may be named."""
+
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -29,21 +34,28 @@ def write_lora(
     dtype: str,
     family: Family | None,
     metadata: Mapping[str, str],
+    spelled: Spelling | None = None,
 ) -> None:
     """Write `layers`, whose keys are canonical names.
 
-    Factors become LoRA modules: of a UNet in kohya's spelling, with one alpha, the highest rank, for the whole file,
-    since diffusers misreads text encoders whose layers differ in alpha; of Flux and SD 3 in diffusers' spelling. Other
-    deltas become `.diff`, and those of biases `.diff_b`.
+    Factors become LoRA modules: of a UNet in kohya's spelling unless `spelled` otherwise, with one alpha, the highest
+    rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; of Flux and SD 3 in
+    diffusers' spelling. Other deltas become `.diff`, and those of biases `.diff_b`.
     `dtype` is a name from DTYPES, `metadata` is added to what kohya's scripts write. The file appears once it is
     complete, or not at all. Raises FileError, and whatever `layers` raises.
     """
     with replacing(path) as part:
         held = dict(layers)
         transformer = any(is_transformer(str(key.name)) for key in held)
-        entries = spelling.diffusers(held, family is SD3) if transformer else spelling.kohya(held, family)
+        in_peft = transformer or spelled == "diffusers"
+        if transformer and spelled == "kohya":
+            raise FileError("LoRAs for Flux and SD 3 are written in diffusers' spelling only: choose that")
+        if transformer:
+            entries = spelling.diffusers(held, family is SD3)
+        else:
+            entries = spelling.unet_in_diffusers(held) if in_peft else spelling.kohya(held, family)
         ranks = {name: delta.rank for name, delta in entries.items() if isinstance(delta, LowRankDelta)}
-        alpha = None if transformer else max(ranks.values(), default=0)
+        alpha = None if in_peft else max(ranks.values(), default=0)
         tensors: dict[str, Tensor] = {}
         held.clear()
         for name in list(entries):
@@ -55,17 +67,24 @@ def write_lora(
             "ss_output_name": path.stem,
             **(family.metadata if family else {}),
         }
-        if transformer and ranks:
+        if in_peft and ranks:
             metadata = {**metadata, "lora_adapter_metadata": json.dumps(_peft_settings(ranks))}
         save_file(tensors, part, training)
         save_file(tensors, part, {**training, **metadata, **kohya_hashes(part)})
 
 
 def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
-    """PEFT's LoraConfig of each component, so that diffusers knows each module's rank, and gives it scale 1."""
+    """PEFT's LoraConfig of each component, so that diffusers knows each module's rank, and gives it scale 1.
+
+    PEFT finds modules by the end of their names: transformers 5 has no `text_model.` at their start.
+    """
     settings: dict[str, object] = {}
     for component in COMPONENTS:
-        own = {name.partition(".")[2]: rank for name, rank in ranks.items() if name.startswith(f"{component}.")}
+        own = {
+            name.removeprefix(f"{component}.").removeprefix("text_model."): rank
+            for name, rank in ranks.items()
+            if name.startswith(f"{component}.")
+        }
         if not own:
             continue
         usual = max(set(own.values()), key=list(own.values()).count)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from ..errors import FileError, HostError
-from ..files import Base
-from ..fuse_files import FilePair, fuse_files, inspect_files
-from ..fusion import FusedLayer
+from ..errors import HostError
+from ..fuse_files import inspect_files
 from ..hosts.protocol import Host
+from ..plots import png
 from ..traits import family
-from ..weights import LoraWeights
-from .new_file import new_file
 from .rest_errors import SentenceRoute, problems, shown
-from .rest_models import FuseBody, Fused, Inspected, Layers, Lora, PairBody, remarks
-
-logger = logging.getLogger("nplora")
+from .rest_models import FuseBody, Fused, InspectBody, Inspected, Layers, Lora, remarks
+from .saving import file_pair, save
 
 PREFIX = "/nplora/v1"
 GUARDED = "/sdapi/v1/txt2img"
@@ -61,7 +54,6 @@ class _Api:
 
     def __init__(self, host: Callable[[], Host | None]) -> None:
         self._asked = host
-        self._saving = threading.Lock()
 
     def loras(self) -> list[Lora]:
         """Every LoRA in the WebUI's list, in alphabetical order. Reads no file."""
@@ -82,50 +74,26 @@ class _Api:
         LoRAs of the kinds that need the model's weights (DoRA and the like) are read with those of the loaded
         checkpoint. Only one fusion is made at a time.
         """
-        host = self._host()
-
-        def free() -> Path:
-            return new_file(Path(host.folder), body.output, host.listed())
-
-        def still_free(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
-            yield from walk
-            free()
-
-        pair, saving = _pair(host, body), body.saving(free())
-        with self._saving:
-            free()
-            fusion = fuse_files(pair, saving, still_free)
-            host.refresh()
+        saved = save(self._host(), body.request(), body.output, body.saving)
+        summary = saved.fusion.summary
         return Fused(
-            name=saving.output.stem,
-            path=shown(str(saving.output)),
-            layers=Layers.of(fusion.summary),
-            removed=fusion.summary.removed,
-            remarks=remarks(fusion),
+            name=saved.file.stem,
+            path=shown(str(saved.file)),
+            preview=shown(str(saved.preview)) if saved.preview else None,
+            layers=Layers.of(summary),
+            removed=summary.removed,
+            remarks=remarks(saved.fusion),
         )
 
-    def inspect(self, body: PairBody) -> Inspected:
+    def inspect(self, body: InspectBody) -> Inspected:
         """Reads both files, fuses them layer by layer, and keeps nothing."""
-        return Inspected.of(inspect_files(_pair(self._host(), body)))
+        request = body.request()
+        fusion = inspect_files(file_pair(self._host(), request))
+        letters = fusion.schedule.letters(body.steps) if fusion.schedule else {}
+        return Inspected.of(fusion, request, letters, png(fusion, request, body.steps) if body.plot else None)
 
     def _host(self) -> Host:
         host = self._asked()
         if host is None:
             raise HostError("NP-LoRA does not know this WebUI, or its Lora extension is not enabled: see the console")
         return host
-
-
-def _pair(host: Host, body: PairBody) -> FilePair:
-    """Raises RequestError, NotFoundError, FileError."""
-    request = body.request()
-    content, style = (Path(host.resolve(name).path) for name in (body.content, body.style))
-    return FilePair(content, style, request, _readable(host.checkpoint))
-
-
-def _readable(checkpoint: str | None) -> Path | None:
-    """The file, unless it is none that layers can be looked up in: then LoRAs that need none are read all the same."""
-    try:
-        return Base(Path(checkpoint)).path if checkpoint else None
-    except FileError as error:
-        logger.debug("%s", error)
-        return None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, Field, StrictInt
 
 from ..errors import RequestError
-from ..fuse_files import HIGHEST_RANK, PLAIN_MERGE, FileFusion, Saving, losses
+from ..files import HIGHEST_RANK, Spelling, parse_size
+from ..findings import Group, findings
+from ..fuse_files import PLAIN_MERGE, FileFusion, Saving, losses
 from ..methods import METHODS, OPTIONS, method_named
 from ..rank_rule import RankRule
 from ..request import PARSERS, FusionRequest, Source, parse_mu, parse_number
 from ..selection import SCOPES
-from ..weights import Outcome, Summary
+from ..weights import ModuleKey, Outcome, Summary
 
 
 class PairBody(BaseModel, extra="forbid"):
@@ -76,15 +80,31 @@ class FuseBody(PairBody):
     rank: StrictInt | None = Field(
         None, description=f"Store every layer with at most this rank, 1 to {HIGHEST_RANK}; null for any."
     )
-    full: bool = Field(False, description="Store layers that have no small rank whole. Not together with `rank`.")
+    energy: str | None = Field(
+        None, description="Store every layer with the fewest directions that hold this share of its energy, as `99%`."
+    )
+    full: bool = Field(False, description="Store layers that have no small rank whole. Not with `rank` or `energy`.")
+    spelling: Spelling | None = Field(
+        None, description="Names of the layers in the file; null for the usual ones of the model, which WebUIs read."
+    )
 
     def saving(self, file: Path) -> Saving:
         """Raises RequestError."""
         if self.rank is not None and not 0 < self.rank <= HIGHEST_RANK:
             raise RequestError(f"rank={self.rank} is not a whole number from 1 to {HIGHEST_RANK}")
-        if self.rank and self.full:
-            raise RequestError("rank and full exclude each other: give one of them")
-        return Saving(file, self.dtype, self.rank, self.full)
+        if sum(map(bool, (self.rank, self.energy, self.full))) > 1:
+            raise RequestError("rank, energy and full exclude each other: give one of them")
+        size = RankRule(count=self.rank) if self.rank else parse_size(self.energy or "")
+        if self.energy and not (size and size.percent):
+            raise RequestError(f"energy={self.energy} is not a share such as 99%")
+        return Saving(file, self.dtype, size, self.full, spelled=self.spelling)
+
+
+class InspectBody(PairBody):
+    """What to inspect, and how to tell it."""
+
+    steps: StrictInt = Field(20, ge=1, le=10000, description="Of the sampler, for methods that change with them.")
+    plot: bool = Field(False, description="Whether to draw it, too.")
 
 
 class Lora(BaseModel):
@@ -123,6 +143,7 @@ class Fused(BaseModel):
 
     name: str = Field(..., description="What `<lora:...>` takes.")
     path: str = Field(..., description="The file.")
+    preview: str | None = Field(..., description="The picture on its card, a copy of a source's; null if none has one.")
     layers: Layers
     removed: float = Field(..., description="Share of the content's energy that was removed, 0 to 1.")
     remarks: list[str] = Field(..., description="What you might not expect of it.")
@@ -137,6 +158,16 @@ class LayerRow(BaseModel):
     removed: float = Field(..., description="Share of the content's energy that is removed, 0 to 1.")
     protected: float = Field(..., description="Share of the layer's input directions that is protected, 0 to 1.")
     reason: str = Field(..., description="Why there is nothing to project; mostly empty.")
+    overlap: float | None = Field(
+        ...,
+        description="Share of the content's energy inside the span of the style's directions, 0 to 1. This and "
+        "what follows: null unless both LoRAs hold the layer.",
+    )
+    chance: float | None = Field(..., description="The overlap to expect of a random content.")
+    norm_ratio: float | None = Field(..., description="Norm of the content over that of the style.")
+    style_rank: float | None = Field(..., description="The style's effective rank.")
+    angle: float | None = Field(..., description="Smallest principal angle between the two, in degrees.")
+    winners: str | None = Field(..., description="Of a method that changes with the steps: a letter c or s for each.")
 
 
 class Inspected(BaseModel):
@@ -151,12 +182,21 @@ class Inspected(BaseModel):
     )
     content_energy: float = Field(..., description="Squared Frobenius norm of the weighted content.")
     style_energy: float = Field(..., description="Squared Frobenius norm of the weighted style.")
+    overlap: float = Field(..., description="As in the rows, over all layers that both LoRAs hold.")
+    chance: float = Field(..., description="Likewise.")
+    norm_ratio: float | None = Field(..., description="Likewise.")
+    same_start: bool = Field(..., description="Whether both seem to be trained by one trainer from one seed.")
+    findings: list[str] = Field(..., description="What it means, in sentences.")
+    plot: str | None = Field(..., description="A PNG file in base64, if it was asked for.")
     rows: list[LayerRow] = Field(..., description="Layer by layer.")
     remarks: list[str] = Field(..., description="What you might not expect of it.")
 
     @classmethod
-    def of(cls, fusion: FileFusion) -> Inspected:
-        summary = fusion.summary
+    def of(
+        cls, fusion: FileFusion, request: FusionRequest, letters: Mapping[ModuleKey, str], plot: bytes | None
+    ) -> Inspected:
+        summary, total = fusion.summary, Group.of(fusion.interference.values())
+        measured = ("overlap", "chance", "norm_ratio", "style_rank", "angle")
         rows = [
             LayerRow(
                 name=str(key),
@@ -165,6 +205,8 @@ class Inspected(BaseModel):
                 removed=layer.removed,
                 protected=layer.protected,
                 reason=layer.reason,
+                winners=letters.get(key),
+                **{name: getattr(fusion.interference.get(key), name, None) for name in measured},
             )
             for key, layer in summary.layers.items()
         ]
@@ -174,6 +216,12 @@ class Inspected(BaseModel):
             protected=summary.protected,
             content_energy=summary.content_energy,
             style_energy=summary.style_energy,
+            overlap=total.overlap,
+            chance=total.chance,
+            norm_ratio=total.norm_ratio,
+            same_start=total.same_start,
+            findings=findings(fusion, request),
+            plot=b64encode(plot).decode() if plot else None,
             rows=rows,
             remarks=remarks(fusion),
         )

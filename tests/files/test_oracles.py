@@ -134,8 +134,9 @@ def modules_of(pipe: Pipeline) -> list[loras.Module]:
     return found
 
 
+@pytest.mark.parametrize("spelling", ["kohya", "diffusers"])
 @pytest.mark.parametrize("xl", [False, True], ids=["sd1", "sdxl"])
-def test_diffusers_reads_the_fused_file_as_the_formula_says(tmp_path: Path, xl: bool) -> None:
+def test_diffusers_reads_the_fused_file_as_the_formula_says(tmp_path: Path, xl: bool, spelling: str) -> None:
     pipe = pipeline(xl)
     modules = modules_of(pipe)
     # Ranks differ in the text encoders as well: diffusers knows one alpha of theirs only.
@@ -145,7 +146,8 @@ def test_diffusers_reads_the_fused_file_as_the_formula_says(tmp_path: Path, xl: 
     loras.write(tmp_path / "style.safetensors", style, "peft")
     fused = tmp_path / "fused.safetensors"
     command = [str(tmp_path / "content.safetensors"), str(tmp_path / "style.safetensors"), "-o", str(fused)]
-    assert main(["fuse", *command, "--mu", "1.5", "--content-weight", "0.8", "--dtype", "fp32"]) == 0
+    settings = ["--mu", "1.5", "--content-weight", "0.8", "--dtype", "fp32", "--spelling", spelling]
+    assert main(["fuse", *command, *settings]) == 0
 
     pipe.load_lora_weights(fused)
     found: dict[str, Tensor] = {}
@@ -160,6 +162,7 @@ def test_diffusers_reads_the_fused_file_as_the_formula_says(tmp_path: Path, xl: 
             delta = style_delta + delta - 0.6 * delta @ v @ v.T
         expected[module.canonical] = delta
     assert_same(found, expected)
+    assert_same(read(fused), expected)
 
 
 def test_the_fused_file_is_read_back(tmp_path: Path) -> None:

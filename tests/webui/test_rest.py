@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lib_nplora.cli import main
-from lib_nplora.files import DTYPES, read_lora
-from lib_nplora.fuse_files import HIGHEST_RANK
+from lib_nplora.files import DTYPES, HIGHEST_RANK, read_lora
 from lib_nplora.hosts.lora_list import LoraList
 from lib_nplora.methods import OPTIONS
-from lib_nplora.webui import rest, rest_models
+from lib_nplora.webui import rest, rest_models, saving
 from lib_nplora.weights import Outcome
 from tests import loras
 from tests.hosts.standins.common import add_lora_list, module
@@ -126,6 +126,7 @@ def test_the_list(client, folder, host):
         ({"mu": 3, "k": 2, "dtype": "bf16"}, ["--mu=3", "--k=2", "--dtype=bf16"]),
         ({"style_weight": -1, "dtype": "fp16"}, ["--style-weight=-1"]),
         ({"mu": "0.25", "k": "1", "rank": 2, "dtype": "fp32"}, ["--mu=0.25", "--k=1", "--rank=2", "--dtype=fp32"]),
+        ({"energy": "90%", "spelling": "diffusers"}, ["--energy=90%", "--spelling=diffusers"]),
         ({"method": "Direct", "full": True}, ["--method=direct", "--full"]),
         ({"method": "ties", "density": 0.3, "full": True}, ["--method=ties", "--density=30%", "--full"]),
         ({"method": "dare", "density": "40%", "seed": 7, "rank": 4},
@@ -201,12 +202,18 @@ def test_an_inspection_by_the_formula(client, folder):
         assert row["reason"] == ""
         if name not in style:
             assert (row["outcome"], row["removed"], row["protected"]) == ("content only", 0, 0)
+            assert row["overlap"] is None
             continue
         v = torch.linalg.svd(style[name], full_matrices=False).Vh[:3].T
         inside = 4 * float((delta @ v).square().sum())
         assert row["outcome"] == "fused"
         assert row["removed"] == pytest.approx(inside / (4 * float(delta.square().sum())), rel=1e-4)
         assert row["protected"] == pytest.approx(3 / len(v))
+        assert row["overlap"] == pytest.approx(row["removed"], abs=1e-5)
+        assert row["chance"] == pytest.approx(3 / len(v))
+        norms = 2 * float(delta.norm()) / (3 * float(style[name].norm()))
+        assert row["norm_ratio"] == pytest.approx(norms, rel=1e-5)
+        assert row["winners"] is None
         removed += inside
     assert answer["removed"] == pytest.approx(removed / energy, rel=1e-4)
     assert answer["content_energy"] == pytest.approx(energy, rel=1e-5)
@@ -214,6 +221,36 @@ def test_an_inspection_by_the_formula(client, folder):
     fused = [row["protected"] for row in answer["rows"] if row["outcome"] == "fused"]
     assert answer["protected"] == pytest.approx(sum(fused) / len(fused))
     assert answer["layers"]["fused"] == len(fused)
+    assert answer["findings"][0].startswith("The two share ")
+    assert answer["same_start"] is False
+    assert answer["plot"] is None
+
+
+def test_an_inspection_can_be_drawn(client):
+    answer = inspect(client, method="klora", steps=7, plot=True).json()
+    assert b64decode(answer["plot"]).startswith(b"\x89PNG")
+    assert {len(row["winners"]) for row in answer["rows"] if row["winners"]} == {7}
+    assert "steps" in sentence(inspect(client, steps=0), 422)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "copied"),
+    [
+        ({"dog.png": b"dog", "styles/vangogh.jpg": b"stars"}, ("new.png", b"dog")),
+        ({"styles/vangogh.preview.jpg": b"stars"}, ("new.preview.jpg", b"stars")),
+        ({"new.webp": b"mine", "dog.png": b"dog"}, None),
+        ({}, None),
+    ],
+)
+def test_the_new_file_gets_a_picture(client, folder, pictures, copied):
+    for name, picture in pictures.items():
+        (folder / name).write_bytes(picture)
+    before = files(folder)
+    answer = fuse(client).json()
+    new = {name: content for name, content in files(folder).items() if name not in before}
+    assert new.pop("LoRAs/new.safetensors")
+    assert new == ({f"LoRAs/{copied[0]}": copied[1]} if copied else {})
+    assert answer["preview"] == (str(folder / copied[0]) if copied else None)
 
 
 def test_the_multipliers_of_the_parts(client, folder):
@@ -267,7 +304,11 @@ def test_the_multipliers_of_the_parts(client, folder):
         ({"rank": 0}, 422, "rank=0 is not a whole number from 1"),
         ({"rank": HIGHEST_RANK + 1}, 422, f"to {HIGHEST_RANK}"),
         ({"rank": 2.5}, 422, "rank: "),
-        ({"rank": 2, "full": True}, 422, "rank and full exclude each other"),
+        ({"energy": "9"}, 422, "energy=9 is not a share such as 99%"),
+        ({"energy": "101%"}, 422, "a share of the energy such as 99%"),
+        ({"energy": "99%", "rank": 2}, 422, "exclude each other"),
+        ({"spelling": "latin"}, 422, "kohya"),
+        ({"rank": 2, "full": True}, 422, "rank, energy and full exclude each other"),
         ({"output": ...}, 422, "output: "),
         ({"content": ...}, 422, "content: "),
         ({"mue": 1}, 422, "mue: "),
@@ -328,16 +369,16 @@ def test_a_lora_that_was_removed_since(client, folder):
 
 
 def test_a_name_that_is_taken_while_the_fusion_is_made(client, folder, monkeypatch):
-    def slow(pair, saving, watch):
+    def slow(pair, how, watch):
         def watched(content, style, walk):
             for layer in watch(content, style, walk):
                 (folder / "New.safetensors").write_bytes(b"another program's")
                 yield layer
 
-        return fuse_files(pair, saving, watched)
+        return fuse_files(pair, how, watched)
 
-    fuse_files = rest.fuse_files
-    monkeypatch.setattr(rest, "fuse_files", slow)
+    fuse_files = saving.fuse_files
+    monkeypatch.setattr(saving, "fuse_files", slow)
     # The other file is there from the first layer on, and is looked for after the last one.
     assert "there is a file 'New.safetensors' already" in sentence(fuse(client), 409)
     assert (folder / "New.safetensors").read_bytes() == b"another program's"
@@ -367,7 +408,7 @@ def test_what_was_not_foreseen_goes_to_the_console(client, monkeypatch, caplog):
     def fail(*_):
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(rest, "fuse_files", fail)
+    monkeypatch.setattr(saving, "fuse_files", fail)
     with caplog.at_level(logging.ERROR, "nplora"):
         said = sentence(fuse(client), 500)
     assert said == "this should not happen: ZeroDivisionError (details are in the console)"

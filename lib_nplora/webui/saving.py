@@ -1,0 +1,101 @@
+"""Fusions saved among the host's LoRAs, for the panel and for REST."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import FileError
+from ..files import Base, replacing
+from ..fuse_files import FileFusion, FilePair, Saving, Watch, fuse_files, unwatched
+from ..fusion import FusedLayer
+from ..hosts.protocol import Host
+from ..request import FusionRequest
+from ..weights import LoraWeights
+from .new_file import new_file
+
+logger = logging.getLogger("nplora")
+
+_one_at_a_time = threading.Lock()
+
+PICTURES = (".preview.png", ".png", ".preview.jpg", ".jpg", ".preview.jpeg", ".jpeg", ".preview.webp", ".webp")
+"""How the pictures are named that hosts show on a LoRA's card, after its stem."""
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A new LoRA.
+
+    preview
+        The picture beside it, a copy of the content's or else the style's; None if neither has one.
+    """
+
+    file: Path
+    fusion: FileFusion
+    preview: Path | None
+
+
+def file_pair(host: Host, request: FusionRequest) -> FilePair:
+    """The files of a request's first content and style. Raises NotFoundError, FileError."""
+    content, style = (Path(host.resolve(side[0].name).path) for side in (request.contents, request.styles))
+    return FilePair(content, style, request, _readable(host.checkpoint))
+
+
+def save(
+    host: Host, request: FusionRequest, output: str, saving: Callable[[Path], Saving], watch: Watch = unwatched
+) -> Saved:
+    """Save a fusion into the host's folder of LoRAs, complete or not at all, and never over another file.
+
+    output
+        A name, maybe in a subfolder that is there.
+    saving
+        How the file is to be saved.
+
+    Only one is made at a time. Raises ExistsError, RequestError, NotFoundError, FileError, MismatchError, and whatever
+    `watch` raises.
+    """
+
+    def free() -> Path:
+        return new_file(Path(host.folder), output, host.listed())
+
+    def still_free(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
+        yield from watch(content, style, walk)
+        free()
+
+    pair, file = file_pair(host, request), free()
+    with _one_at_a_time:
+        free()
+        fusion = fuse_files(pair, saving(file), still_free)
+        preview = _with_picture(file, (pair.content, pair.style))
+        host.refresh()
+    return Saved(file, fusion, preview)
+
+
+def _with_picture(file: Path, sources: tuple[Path, ...]) -> Path | None:
+    """Put a copy of the first source's picture beside the file, unless it has one."""
+    pictures = ((source.with_suffix(ending), ending) for source in sources for ending in PICTURES)
+    for picture, ending in pictures:
+        copy = file.with_suffix(ending)
+        if picture.is_file() and not any(os.path.exists(file.with_suffix(other)) for other in PICTURES):
+            try:
+                with replacing(copy) as part:
+                    shutil.copyfile(picture, part)
+                return copy
+            except FileError as error:
+                logger.warning("%s", error)
+                return None
+    return None
+
+
+def _readable(checkpoint: str | None) -> Path | None:
+    """The file, unless it is none that layers can be looked up in: then LoRAs that need none are read all the same."""
+    try:
+        return Base(Path(checkpoint)).path if checkpoint else None
+    except FileError as error:
+        logger.debug("%s", error)
+        return None
