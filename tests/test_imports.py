@@ -73,6 +73,7 @@ THIRD_PARTY = {
     "safetensors": {"files", "hosts"},
     "tqdm": {"cli"},
     "gradio": {"webui"},
+    "PIL": {"webui"},
     **{name: {"webui"} for name in ("fastapi", "pydantic", "starlette")},
     "matplotlib": {"plots", "webui"},
     **{name: {"hosts", "webui"} for name in OF_HOSTS},

@@ -103,8 +103,14 @@ class FuseBody(PairBody):
 class InspectBody(PairBody):
     """What to inspect, and how to tell it."""
 
-    steps: StrictInt = Field(20, ge=1, le=10000, description="Of the sampler, for methods that change with them.")
+    steps: StrictInt = Field(20, description="Of the sampler, for methods that change with them, 1 to 10000.")
     plot: bool = Field(False, description="Whether to draw it, too.")
+
+    def request(self) -> FusionRequest:
+        """Raises RequestError."""
+        if not 0 < self.steps <= 10000:
+            raise RequestError(f"steps={self.steps} is not a whole number from 1 to 10000")
+        return super().request()
 
 
 class Lora(BaseModel):

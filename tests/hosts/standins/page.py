@@ -32,7 +32,7 @@ class Component:
     change = input = click = blur = _event
 
 
-class Button(Component):
+class Titled(Component):
     def __init__(self, value="", **kwargs):
         super().__init__(value, **kwargs)
         self.texts.append(value)
@@ -95,10 +95,12 @@ class Page:
         self.cmd_opts = types.SimpleNamespace(lora_dir=str(lora_dir))
 
     def modules(self) -> dict[str, types.ModuleType]:
-        components = ("Row", "Slider", "Number", "Checkbox", "Dropdown", "Textbox", "Radio")
+        components = ("Row", "Slider", "Number", "Checkbox", "Dropdown", "Textbox", "Radio", "Image", "Progress")
         Component.made.clear()
         return {
-            "gradio": module("gradio", update=dict, Button=Button, **dict.fromkeys(components, Component)),
+            "gradio": module(
+                "gradio", update=dict, Button=Titled, Accordion=Titled, **dict.fromkeys(components, Component)
+            ),
             "modules.scripts": module(
                 "modules.scripts", Script=Script, AlwaysVisible=object(), scripts_data=self.scripts_data
             ),

@@ -25,7 +25,7 @@ class Panel:
 
     def toggle(self) -> None:
         """Open the accordion, which switches the panel on, or close it."""
-        self.accordion.locator(".label-wrap").click()
+        self.accordion.locator(".label-wrap").first.click()
 
     def open_tab(self, name: str) -> None:
         self.page.locator("#tabs > .tab-nav > button").filter(has_text=name).click()

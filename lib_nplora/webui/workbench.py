@@ -1,0 +1,161 @@
+"""The panel's lower part: what the two LoRAs do to each other, and their fusion saved as a LoRA."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import gradio as gr
+from PIL import Image
+
+from ..errors import HostError, NploraError
+from ..files import DTYPES, EXACT, SPELLINGS, parse_size
+from ..findings import findings
+from ..fuse_files import FileFusion, Saving, Watch, inspect_files, losses
+from ..fusion import FusedLayer, layers
+from ..hosts.protocol import Host
+from ..plots import png
+from ..request import FusionRequest, format_tag
+from ..weights import LoraWeights
+from . import running
+from .fields import NAMES, PanelState
+from .rest_errors import shown
+from .saving import file_pair, save
+
+logger = logging.getLogger("nplora")
+
+USUAL = "usual"
+"""The spelling that the model's LoRAs mostly have."""
+
+PROGRESS = gr.Progress()
+"""What Gradio puts the bar of the event at hand in the place of."""
+
+T = TypeVar("T")
+
+IN_THE_PANEL = {
+    "name its .safetensors file with --base": "load it into the WebUI first, as a .safetensors file",
+    "name as --base the checkpoint": "load into the WebUI the checkpoint",
+    "add --rank N to store the nearest of rank N, or --full to store such layers whole": "choose a size such as 32",
+    "choose --dtype bf16 or fp32": "choose bf16 or fp32",
+}
+"""What to do, in words of the command line -> in words of the panel."""
+
+
+def build(fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
+    """Make it, inside whatever Gradio block is open.
+
+    fields
+        The panel's components, by the names of PanelState's fields.
+    at
+        Name -> the arguments that give a component its place.
+    """
+    row = {"elem_classes": ["nplora-row"]}
+    parts: dict[str, Any] = {}
+    with gr.Accordion("Inspect this pair, or save it as a LoRA", open=False, **at("workbench")):
+        inspect = gr.Button("Inspect", **at("inspect"))
+        parts["findings"] = gr.Textbox(
+            "", label="What the two do to each other", lines=5, max_lines=20, interactive=False, **at("findings")
+        )
+        picture = gr.Image(label="Where, and what mu removes", type="pil", interactive=False, **at("picture"))
+        with gr.Row(**row):
+            parts["output"] = gr.Textbox(
+                "", label="New LoRA", info="name of the file to save", max_lines=1, min_width=200, **at("output")
+            )
+            parts["size"] = gr.Dropdown(
+                [EXACT, "32", "99%"],
+                value=EXACT,
+                label="Size",
+                info="highest rank, or share kept",
+                allow_custom_value=True,
+                min_width=120,
+                **at("size"),
+            )
+            parts["dtype"] = gr.Dropdown(
+                list(DTYPES), value="fp16", label="Number format", info="fp16 is usual", min_width=120, **at("dtype")
+            )
+            parts["spelling"] = gr.Dropdown(
+                [USUAL, *SPELLINGS],
+                value=USUAL,
+                label="Layer names",
+                info="usual: as WebUIs read them",
+                min_width=120,
+                **at("spelling"),
+            )
+            button = gr.Button("Save as LoRA", scale=1, min_width=160, **at("save"))
+        parts["saved"] = gr.Textbox("", label="Saved", interactive=False, **at("saved"))
+    inputs = [fields[name] for name in NAMES]
+    inspect.click(_inspected, inputs=inputs, outputs=[parts["findings"], picture])
+    how = [parts[name] for name in ("output", "size", "dtype", "spelling")]
+    button.click(_saved, inputs=[*inputs, *how], outputs=[parts["saved"]])
+    for part in parts.values():
+        part.do_not_save_to_config = True
+
+
+def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, Any]:
+    """What Inspect shows. Gradio counts a starred argument as one, so `progress` stands first."""
+
+    def inspect() -> tuple[str, Any]:
+        request = _request(args)
+        fusion = inspect_files(file_pair(_host(), request), _watched(progress))
+        lines = [f"{format_tag(request)}:", *findings(fusion, request), *fusion.remarks]
+        return shown("\n".join(lines)), Image.open(io.BytesIO(png(fusion, request)))
+
+    return _told(inspect, lambda sentence: (sentence, None))
+
+
+def _saved(progress: Any = PROGRESS, *args: Any) -> str:
+    """What Save says. See _inspected."""
+
+    def saving() -> str:
+        request = _request(args)
+        output, size, dtype, spelling = args[len(NAMES) :]
+        spelled = None if spelling == USUAL else spelling
+        how = partial(Saving, dtype=dtype, size=parse_size(str(size or "")), spelled=spelled)
+        saved = save(_host(), request, (output or "").strip(), how, _watched(progress))
+        return shown(" ".join([f"<lora:{saved.file.stem}:1> is in {saved.file}.", *_told_of(saved.fusion)]))
+
+    return _told(saving, lambda sentence: sentence)
+
+
+def _told_of(fusion: FileFusion) -> Sequence[str]:
+    lost = [f"{losses(fusion.sizing)}."] if fusion.sizing.losses else []
+    return [*lost, *fusion.remarks]
+
+
+def _request(args: Sequence[Any]) -> FusionRequest:
+    return PanelState.from_args(args[: len(NAMES)]).request()
+
+
+def _host() -> Host:
+    host = running.host()
+    if host is None:
+        raise HostError("NP-LoRA does not know this WebUI, or its Lora extension is not enabled: see the console")
+    return host
+
+
+def _watched(progress: Any) -> Watch:
+    def watch(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
+        total = len(layers([content], [style]))
+        for done, layer in enumerate(walk):
+            if done % 10 == 0:
+                progress((min(done, total), total), unit="layers")
+            yield layer
+
+    return watch
+
+
+def _told(work: Callable[[], T], refused: Callable[[str], T]) -> T:
+    """What came of it, or the sentence that says why nothing did."""
+    try:
+        return work()
+    except NploraError as error:
+        text = str(error)
+        for theirs, ours in IN_THE_PANEL.items():
+            text = text.replace(theirs, ours)
+        return refused(shown(" ".join(text.split())))
+    except Exception as error:
+        logger.exception("the panel failed")
+        return refused(f"this should not happen: {type(error).__name__} (details are in the console)")
