@@ -107,7 +107,7 @@ def findings(fusion: FileFusion, request: FusionRequest) -> list[str]:
         return ["One of the two changes nothing in the layers that both have, so this is a plain merge."]
     found = [_shared(total, request)]
     if len(parts := by_part(rows)) > 1:
-        found.append("; ".join(f"{part}: {_overlap(group)}" for part, group in parts.items()) + ".")
+        found.append("; ".join(f"in the {part} {_overlap(group)}" for part, group in parts.items()).capitalize() + ".")
     if len(blocks := by_block(rows)) > 1:
         most, least = (pick(blocks, key=lambda block: blocks[block].overlap) for pick in (max, min))
         found.append(f"Most in {most} ({_overlap(blocks[most])}), least in {least} ({_overlap(blocks[least])}).")

@@ -10,7 +10,7 @@ from pathlib import Path
 from . import __version__
 from .cache import ByteLru
 from .errors import FileError, MismatchError, RequestError
-from .files import Base, LoraFile, Sizing, Spelling, read_lora, write_lora
+from .files import Base, LoraFile, Sizing, Spelling, is_transformer, read_lora, write_lora
 from .fusion import FusedLayer, fuse_layers, schedule_of, settings_of, unread
 from .interference import Interference
 from .methods import OPTIONS, method_named
@@ -22,6 +22,8 @@ from .weights import LoraWeights, ModuleKey, Summary
 
 PLAIN_MERGE = "The two LoRAs share no layer that can be fused, so this is a plain merge."
 """To be said unless `summary.any_fused`."""
+
+ONLY_DIFFUSERS = "WebUIs do not know all layers of a UNet by diffusers' names: for <lora:...>, choose kohya's"
 
 Watch = Callable[[LoraWeights, LoraWeights, Iterator[FusedLayer]], Iterator[FusedLayer]]
 """(content, style, layers) -> the same layers, one by one, while somebody looks on."""
@@ -119,7 +121,10 @@ def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> File
         read.provenance(sizing),
         saving.spelled,
     )
-    return FileFusion(read.summary(seen), read.remarks, sizing)
+    remarks = read.remarks
+    if saving.spelled == "diffusers" and not any(is_transformer(str(layer.key.name)) for layer in seen):
+        remarks += (ONLY_DIFFUSERS,)
+    return FileFusion(read.summary(seen), remarks, sizing)
 
 
 def inspect_files(pair: FilePair, watch: Watch = unwatched) -> FileFusion:

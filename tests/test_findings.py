@@ -50,7 +50,7 @@ def test_groups_are_weighted_by_energy():
 
 def test_blocks_and_parts_are_compared():
     text = said({DOWN: ROW, UP: replace(ROW, overlap=0.3), TEXT: replace(ROW, overlap=0.05)})
-    assert "diffusion model: 22 %, 2.2 x chance; text encoder: 5 %, 0.5 x chance." in text
+    assert "In the diffusion model 22 %, 2.2 x chance; in the text encoder 5 %, 0.5 x chance." in text
     assert "Most in up 1 (30 %, 3 x chance), least in text 1 (5 %, 0.5 x chance)." in text
 
 

@@ -2,6 +2,7 @@
 
 from .atomic import replacing
 from .base import Base
+from .families import is_transformer
 from .reader import LoraFile, read_lora
 from .sizing import EXACT, HIGHEST_RANK, Loss, Sizing, parse_size
 from .writer import DTYPES, SPELLINGS, Spelling, write_lora
@@ -16,6 +17,7 @@ __all__ = [
     "Loss",
     "Sizing",
     "Spelling",
+    "is_transformer",
     "parse_size",
     "read_lora",
     "replacing",

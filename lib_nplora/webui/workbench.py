@@ -57,9 +57,14 @@ def build(fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
     with gr.Accordion("Inspect this pair, or save it as a LoRA", open=False, **at("workbench")):
         inspect = gr.Button("Inspect", **at("inspect"))
         parts["findings"] = gr.Textbox(
-            "", label="What the two do to each other", lines=5, max_lines=20, interactive=False, **at("findings")
+            "",
+            label="What the two do to each other (chance: what unrelated LoRAs share)",
+            lines=5,
+            max_lines=20,
+            interactive=False,
+            **at("findings"),
         )
-        picture = gr.Image(label="Where, and what mu removes", type="pil", interactive=False, **at("picture"))
+        picture = gr.Image(type="pil", interactive=False, show_label=False, visible=False, **at("picture"))
         with gr.Row(**row):
             parts["output"] = gr.Textbox(
                 "", label="New LoRA", info="name of the file to save", max_lines=1, min_width=200, **at("output")
@@ -101,9 +106,9 @@ def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, Any]:
         request = _request(args)
         fusion = inspect_files(file_pair(_host(), request), _watched(progress))
         lines = [f"{format_tag(request)}:", *findings(fusion, request), *fusion.remarks]
-        return shown("\n".join(lines)), Image.open(io.BytesIO(png(fusion, request)))
+        return shown("\n".join(lines)), gr.update(value=Image.open(io.BytesIO(png(fusion, request))), visible=True)
 
-    return _told(inspect, lambda sentence: (sentence, None))
+    return _told(inspect, lambda sentence: (sentence, gr.update(value=None, visible=False)))
 
 
 def _saved(progress: Any = PROGRESS, *args: Any) -> str:

@@ -167,7 +167,7 @@ class RealHost(Driver):
         self._process.kill()
         self._process.wait()
 
-    def _call(self, route: str, body: dict[str, Any] | None = None) -> Any:
+    def call(self, route: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
             f"{self.url}{route}",
             json.dumps(body or {}).encode(),
@@ -195,9 +195,9 @@ class RealHost(Driver):
         stop=None,
         size=64,
     ):
-        self._call("/nplora-probe/reset")
+        self.call("/nplora-probe/reset")
         if stop:
-            self._call("/nplora-probe/stop", dict(zip(("how", "call"), stop, strict=True)))
+            self.call("/nplora-probe/stop", dict(zip(("how", "call"), stop, strict=True)))
         body: dict[str, Any] = {
             **_BODY,
             "steps": steps,
@@ -220,8 +220,8 @@ class RealHost(Driver):
             body |= {"init_images": [base64.b64encode(buffer.getvalue()).decode()], "denoising_strength": 0.7}
         if inner:
             body["alwayson_scripts"]["NP-LoRA probe"] = {"args": list(inner)}
-        answer = self._call(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}", body)
-        state = self._call("/nplora-probe/state")
+        answer = self.call(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}", body)
+        state = self.call("/nplora-probe/state")
         images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
         pictures = images[-batch_size * n_iter :]
         pixels = tuple(map(pixels_of, pictures))
@@ -235,7 +235,7 @@ class RealHost(Driver):
             "script_args": self._plot_args(axes),
             "alwayson_scripts": _alwayson(panel),
         }
-        answer = self._call("/sdapi/v1/txt2img", body)
+        answer = self.call("/sdapi/v1/txt2img", body)
         infotexts = json.loads(answer["info"])["infotexts"]
         images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
         _grid, *cells = zip(images, infotexts, strict=True)
@@ -261,15 +261,15 @@ class RealHost(Driver):
             for factor, array in zip(("up", "down"), update, strict=True)
         }
         save_file(tensors, path)
-        self._call("/nplora-probe/watch", {"references": str(path)})
+        self.call("/nplora-probe/watch", {"references": str(path)})
 
     def seen(self):
-        answer = self._call("/nplora-probe/seen")
+        answer = self.call("/nplora-probe/seen")
         assert not answer["problems"], answer["problems"]
         return [Call.of(**call) for call in answer["calls"]]
 
     def set_option(self, name, value):
-        self._call("/sdapi/v1/options", {name: value})
+        self.call("/sdapi/v1/options", {name: value})
 
     def compare(self, reference):
         path = self._data / "reference.safetensors"
@@ -278,27 +278,27 @@ class RealHost(Driver):
             tensors[f"{name}.up"] = torch.from_numpy(np.ascontiguousarray(up))
             tensors[f"{name}.down"] = torch.from_numpy(np.ascontiguousarray(down))
         save_file(tensors, path)
-        found = self._call("/nplora-probe/compare", {"reference": str(path)})
+        found = self.call("/nplora-probe/compare", {"reference": str(path)})
         assert found["layers"] == len(reference)
         print(found)
         return Comparison(found["unet"], found["te"], found["outside"])
 
     def delta(self, name, kind="weight"):
         path = self._data / "delta.safetensors"
-        self._call("/nplora-probe/delta", {"name": name, "kind": kind, "out": str(path)})
+        self.call("/nplora-probe/delta", {"name": name, "kind": kind, "out": str(path)})
         return np.array(load_file(path)["delta"])  # a copy: the next call overwrites the file that this one maps
 
     def fingerprint(self):
-        return self._call("/nplora-probe/fingerprint")
+        return self.call("/nplora-probe/fingerprint")
 
     def counts(self):
-        return self._call("/nplora-probe/state")["counts"]
+        return self.call("/nplora-probe/state")["counts"]
 
     def switch_checkpoint(self):
         self._checkpoints.reverse()
         self._link(self._checkpoints[0])
-        self._call("/sdapi/v1/refresh-checkpoints")
-        self._call("/sdapi/v1/options", {"sd_model_checkpoint": self._checkpoints[0].stem})
+        self.call("/sdapi/v1/refresh-checkpoints")
+        self.call("/sdapi/v1/options", {"sd_model_checkpoint": self._checkpoints[0].stem})
 
     def _link(self, checkpoint: Path) -> None:
         link = self._data / "models" / "Stable-diffusion" / checkpoint.name

@@ -158,6 +158,31 @@ class TestPage:
         assert tab.typed(f"a cat {tag}").pixels == picture.pixels
         assert tab.typed("a cat <nplora:dog:vangogh:method=direct>").pixels != picture.pixels
 
+    def test_1_a_pair_is_inspected_and_saved(self, page, shot, host):
+        tab = page.txt2img
+        tab.switch_panel(True)
+        tab.panel.choose_pair()
+        workbench = tab.panel.part("workbench")
+        workbench.locator(".label-wrap").click()
+        tab.panel.press("inspect")
+        told = tab.panel.part("findings").locator("textarea")
+        expect(told).to_have_value(re.compile(r"^<nplora:dog:vangogh:0\.5>:\nThe two share "), timeout=120_000)
+        expect(tab.panel.part("picture").locator("img")).to_be_visible()
+        tab.panel.part("output").locator("input, textarea").first.fill("both")
+        tab.panel.press("save")
+        saved = tab.panel.part("saved").locator("input, textarea")
+        expect(saved).to_have_value(re.compile("^<lora:both:1> is in "), timeout=120_000)
+        page.shoot(shot("workbench"), workbench)
+        assert (host.lora_dir / "both.safetensors").is_file()
+        both, plain = tab.typed("a cat <lora:both:1>"), tab.typed("a cat")
+        assert both.pixels != plain.pixels
+        assert "both: " in both.infotext
+        tab.switch_panel(True)
+        tab.panel.choose("method", "klora")
+        tab.panel.press("inspect")
+        expect(told).to_have_value(re.compile(r"method=klora>:\nThe two share "), timeout=120_000)
+        page.shoot(shot("workbench-klora"), workbench)
+
     def test_2_inserted_and_undone(self, page):
         tab = page.txt2img
         tab.panel.prompt.press_sequentially("a cat")
