@@ -120,12 +120,10 @@ def findings(fusion: FileFusion, request: FusionRequest) -> list[str]:
 def _shared(total: Group, request: FusionRequest) -> str:
     shared = f"The two share {percent(total.overlap)} of the content's energy, {total.times_chance:.2g} x chance; "
     if projects(request):
-        how, removed = f"mu = {_mu(request)} removes", total.removed
-    else:
-        how = f"method={request.method} takes nothing off the style's directions, np at mu = {_mu(request)} would take"
-        removed = total.inside * removed_at(request.mu)
-    change = next(words for most, words in _CHANGES if removed <= most)
-    return f"{shared}{how} {percent(removed)}: expect {change}."
+        change = next(words for most, words in _CHANGES if total.removed <= most)
+        return f"{shared}mu = {_mu(request)} removes {percent(total.removed)}: expect {change}."
+    removed = percent(total.inside * removed_at(request.mu))
+    return f"{shared}method={request.method} does not look at that, np at mu = {_mu(request)} would remove {removed}."
 
 
 def projects(request: FusionRequest) -> bool:
@@ -143,7 +141,9 @@ def _mu(request: FusionRequest) -> str:
 
 
 def _reach(total: Group, request: FusionRequest) -> str:
-    """What the ends of mu's range would do."""
+    """What the ends of mu's range would do, where mu counts."""
+    if not projects(request):
+        return ""
     if total.inside < LITTLE:
         return (
             f"mu can't do much for this pair: even hard removes only {percent(total.inside)}. "
