@@ -115,9 +115,8 @@ def fuse_layers(
     A layer that has contents only or styles only is added as it is, unless the method says otherwise. One that some
     LoRAs hold whole and others in slices of rows is fused slice by slice: the slices share their input side, so each
     slice of a content is projected with the basis of the style's module that holds those rows, whole or slice.
-    `derived` keeps decompositions and importances. Layers that both sides hold are measured if they are to be
-    `inspected`. Each delta of each LoRA is asked for once, so that LoRAs read from
-    disk layer by layer are held one layer at a time.
+    `derived` keeps decompositions and importances. Layers that both sides hold are measured if they are `inspected`.
+    Each delta of each LoRA is asked for once, so that LoRAs read from disk layer by layer are held one at a time.
     Raises MismatchError if a layer has another shape in one of the LoRAs, RequestError for an unknown method or for one
     that these LoRAs have no layers for.
     """

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from . import __version__
 from .errors import RequestError
-from .files import DTYPES, HIGHEST_RANK, SPELLINGS
+from .files import DTYPES, HIGHEST_RANK, SPELLINGS, parse_size
 from .methods import METHODS, OPTIONS, method_named
 from .rank_rule import RankRule
 from .request import PARSERS, FusionRequest, Source, parse_mu, parse_number
@@ -130,8 +130,8 @@ def _method(name: str) -> str:
 
 
 def _energy(text: str) -> RankRule:
-    size = RankRule.parse(text) if text.strip().endswith("%") else RankRule()
-    if not size.percent:
+    size = parse_size(text) if text.strip().endswith("%") else None
+    if size is None:
         raise RequestError(f"energy={text} is not a share such as 99%")
     return size
 

@@ -349,6 +349,11 @@ def test_a_dense_layer_needs_a_size(folder: Path, capsys: pytest.CaptureFixture[
     assert not Path("out.safetensors").exists()
     assert fused(content, style, "--rank", "4", "--full") == 2
     assert "not allowed with" in capsys.readouterr().err
+    assert fused(content, style, "--rank", "4", "--energy", "99%") == 2
+    assert "not allowed with" in capsys.readouterr().err
+    for wrong in ("99", "0%", "101%", "x%", "all"):
+        assert fused(content, style, f"--energy={wrong}") == 2
+        assert re.search(r"=(99|0%|101%|x%|all) is not .*such as 99%", capsys.readouterr().err)
     for wrong in ("0", "-1", "1.5", "x", "9" * 30):
         assert fused(content, style, f"--rank={wrong}") == 2
         assert f"rank={wrong} is not a whole number from 1" in capsys.readouterr().err

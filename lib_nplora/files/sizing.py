@@ -84,9 +84,9 @@ class Sizing:
         return factors
 
     def _cut(self, key: ModuleKey, delta: Delta, size: RankRule) -> LowRankDelta:
-        cut = truncated(delta, size.count or size.rank(right_svd([delta]).s.tolist()))
-        if cut is delta:
-            return cut
+        cut = truncated(delta, size.count) if size.count else delta.inside(right_svd([delta]).basis(size))
+        if isinstance(delta, LowRankDelta) and cut.rank >= delta.rank:
+            return delta
         if cut.rank == 0:
             cut = _nothing(delta)
         energy = delta.energy()
