@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import base64
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import gradio as gr
-from PIL import Image
 
 from ..errors import HostError, NploraError
 from ..files import DTYPES, EXACT, SPELLINGS, parse_size
@@ -64,7 +63,7 @@ def build(fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
             interactive=False,
             **at("findings"),
         )
-        picture = gr.Image(type="pil", interactive=False, show_label=False, visible=False, **at("picture"))
+        picture = gr.HTML("", **at("picture"))
         with gr.Row(**row):
             parts["output"] = gr.Textbox(
                 "", label="New LoRA", info="name of the file to save", max_lines=1, min_width=200, **at("output")
@@ -99,16 +98,22 @@ def build(fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
         part.do_not_save_to_config = True
 
 
-def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, Any]:
+def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, str]:
     """What Inspect shows. Gradio counts a starred argument as one, so `progress` stands first."""
 
-    def inspect() -> tuple[str, Any]:
+    def inspect() -> tuple[str, str]:
         request = _request(args)
         fusion = inspect_files(file_pair(_host(), request), _watched(progress))
         lines = [f"{format_tag(request)}:", *findings(fusion, request), *fusion.remarks]
-        return shown("\n".join(lines)), gr.update(value=Image.open(io.BytesIO(png(fusion, request))), visible=True)
+        return shown("\n".join(lines)), _image(png(fusion, request))
 
-    return _told(inspect, lambda sentence: (sentence, gr.update(value=None, visible=False)))
+    return _told(inspect, lambda sentence: (sentence, ""))
+
+
+def _image(data: bytes) -> str:
+    """As HTML. gr.Image would leave it as a file in the host's folder for temporary ones, which Neo may not have."""
+    coded = base64.b64encode(data).decode()
+    return f'<img src="data:image/png;base64,{coded}" alt="What the two LoRAs do to each other" style="width: 100%">'
 
 
 def _saved(progress: Any = PROGRESS, *args: Any) -> str:

@@ -95,7 +95,7 @@ class Page:
         self.cmd_opts = types.SimpleNamespace(lora_dir=str(lora_dir))
 
     def modules(self) -> dict[str, types.ModuleType]:
-        components = ("Row", "Slider", "Number", "Checkbox", "Dropdown", "Textbox", "Radio", "Image", "Progress")
+        components = ("Row", "Slider", "Number", "Checkbox", "Dropdown", "Textbox", "Radio", "HTML", "Progress")
         Component.made.clear()
         return {
             "gradio": module(
