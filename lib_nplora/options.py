@@ -13,8 +13,7 @@ from .files import DTYPES, HIGHEST_RANK, SPELLINGS, parse_size
 from .methods import METHODS, OPTIONS, method_named
 from .rank_rule import RankRule
 from .request import PARSERS, FusionRequest, Source, parse_mu, parse_number
-
-MOST_STEPS = 10000
+from .selection import MOST_STEPS, USUAL_STEPS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "--steps",
         metavar="N",
         type=partial(_whole, "steps", MOST_STEPS),
-        default=20,
+        default=USUAL_STEPS,
         help="of the sampler, for a method that changes with them (default: %(default)s)",
     )
     inspect.add_argument("--json", action="store_true", help="print one JSON object")

@@ -15,6 +15,7 @@ from .fuse_files import FileFusion
 from .interference import Interference
 from .places import block_of, in_model_order, in_usual_order, kind_of
 from .request import FusionRequest, format_number
+from .selection import USUAL_STEPS
 from .weights import ModuleKey
 
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ class PlotError(NploraError):
     """There is nothing to draw with."""
 
 
-def png(fusion: FileFusion, request: FusionRequest, steps: int = 20) -> bytes:
+def png(fusion: FileFusion, request: FusionRequest, steps: int = USUAL_STEPS) -> bytes:
     """`figure` as a PNG file, some 1200 pixels wide. Raises PlotError."""
     buffer = io.BytesIO()
     figure(fusion, request, steps).savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
 
 
-def figure(fusion: FileFusion, request: FusionRequest, steps: int = 20) -> Figure:
+def figure(fusion: FileFusion, request: FusionRequest, steps: int = USUAL_STEPS) -> Figure:
     """Where the two meet, the style's spectrum, what mu removes and, if the method has a schedule, who wins.
 
     steps

@@ -17,6 +17,12 @@ from .lowrank import LowRankDelta
 
 Winner = Literal["content", "style"]
 
+USUAL_STEPS = 20
+"""The hosts' own default."""
+
+MOST_STEPS = 10000
+"""The longest schedule that is told."""
+
 
 @dataclass(frozen=True)
 class Importance:

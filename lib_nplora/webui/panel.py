@@ -144,7 +144,7 @@ def _components(tab: str, start: PanelState) -> Components:
                 **at("tag"),
             )
             parts["insert"] = gr.Button("Insert into prompt", scale=1, min_width=160, **at("insert"))
-        workbench.build({name: parts[name] for name in NAMES}, at)
+        workbench.build(tab, {name: parts[name] for name in NAMES}, at)
         parts["role"] = gr.Textbox("", label="role", **hidden, **at("role"))
         parts["role_set"] = gr.Button("Set role", **hidden, **at("role_set"))
     return parts

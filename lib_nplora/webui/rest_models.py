@@ -17,7 +17,7 @@ from ..fuse_files import PLAIN_MERGE, FileFusion, Saving, losses
 from ..methods import METHODS, OPTIONS, method_named
 from ..rank_rule import RankRule
 from ..request import PARSERS, FusionRequest, Source, parse_mu, parse_number
-from ..selection import SCOPES
+from ..selection import MOST_STEPS, SCOPES, USUAL_STEPS
 from ..weights import ModuleKey, Outcome, Summary
 
 
@@ -103,13 +103,15 @@ class FuseBody(PairBody):
 class InspectBody(PairBody):
     """What to inspect, and how to tell it."""
 
-    steps: StrictInt = Field(20, description="Of the sampler, for methods that change with them, 1 to 10000.")
+    steps: StrictInt = Field(
+        USUAL_STEPS, description=f"Of the sampler, for methods that change with them, 1 to {MOST_STEPS}."
+    )
     plot: bool = Field(False, description="Whether to draw it, too.")
 
     def request(self) -> FusionRequest:
         """Raises RequestError."""
-        if not 0 < self.steps <= 10000:
-            raise RequestError(f"steps={self.steps} is not a whole number from 1 to 10000")
+        if not 0 < self.steps <= MOST_STEPS:
+            raise RequestError(f"steps={self.steps} is not a whole number from 1 to {MOST_STEPS}")
         return super().request()
 
 

@@ -18,6 +18,7 @@ from ..fusion import FusedLayer, layers
 from ..hosts.protocol import Host
 from ..plots import png
 from ..request import FusionRequest, format_tag
+from ..selection import MOST_STEPS, USUAL_STEPS
 from ..weights import LoraWeights
 from . import running
 from .fields import NAMES, PanelState
@@ -43,9 +44,11 @@ IN_THE_PANEL = {
 """What to do, in words of the command line -> in words of the panel."""
 
 
-def build(fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
+def build(tab: str, fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
     """Make it, inside whatever Gradio block is open.
 
+    tab
+        Whose sampling steps count, `txt2img` or `img2img`.
     fields
         The panel's components, by the names of PanelState's fields.
     at
@@ -63,6 +66,7 @@ def build(fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
             interactive=False,
             **at("findings"),
         )
+        parts["steps"] = gr.Number(USUAL_STEPS, label="steps", elem_classes=["nplora-hidden"], **at("steps"))
         picture = gr.HTML("", **at("picture"))
         with gr.Row(**row):
             parts["output"] = gr.Textbox(
@@ -91,7 +95,10 @@ def build(fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
             button = gr.Button("Save as LoRA", scale=1, min_width=160, **at("save"))
         parts["saved"] = gr.Textbox("", label="Saved", interactive=False, **at("saved"))
     inputs = [fields[name] for name in NAMES]
-    inspect.click(_inspected, inputs=inputs, outputs=[parts["findings"], picture])
+    asked = [*inputs, parts["steps"]]
+    # Gradio hands the outputs' values over after the inputs'.
+    js = f"(...values) => nploraSteps('{tab}', values.slice(0, {len(asked)}))"
+    inspect.click(_inspected, _js=js, inputs=asked, outputs=[parts["findings"], picture])
     how = [parts[name] for name in ("output", "size", "dtype", "spelling")]
     button.click(_saved, inputs=[*inputs, *how], outputs=[parts["saved"]])
     for part in parts.values():
@@ -104,8 +111,10 @@ def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, str]:
     def inspect() -> tuple[str, str]:
         request = _request(args)
         fusion = inspect_files(file_pair(_host(), request), _watched(progress))
-        lines = [f"{format_tag(request)}:", *findings(fusion, request), *fusion.remarks]
-        return shown("\n".join(lines)), _image(png(fusion, request))
+        steps = min(max(int(args[len(NAMES)]), 1), MOST_STEPS)
+        told = f"{format_tag(request)}, {steps} steps:" if fusion.schedule else f"{format_tag(request)}:"
+        lines = [told, *findings(fusion, request), *fusion.remarks]
+        return shown("\n".join(lines)), _image(png(fusion, request, steps))
 
     return _told(inspect, lambda sentence: (sentence, ""))
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from ..hosts.driver import write_lora
 from ..webui.browser import machine
 from .driver import KINDS, RealHost, running
-from .page import HostPage, Plot
+from .page import SMALL, HostPage, Plot
 from .sd15 import MODULES
 
 TAG = "<nplora:dog:vangogh:2:c=0.85:te=0:k=90%>"
@@ -180,7 +180,9 @@ class TestPage:
         tab.switch_panel(True)
         tab.panel.choose("method", "klora")
         tab.panel.press("inspect")
-        expect(told).to_have_value(re.compile(r"method=klora>:\nThe two share "), timeout=120_000)
+        expect(told).to_have_value(
+            re.compile(rf"method=klora>, {SMALL['steps']} steps:\nThe two share "), timeout=120_000
+        )
         page.shoot(shot("workbench-klora"), workbench)
 
     def test_2_inserted_and_undone(self, page):

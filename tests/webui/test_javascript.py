@@ -166,6 +166,18 @@ class TestMu:
         assert page.evaluate("[nploraMu(2), nploraPosition(99), nploraPosition(Infinity)]") == [10, 1, 1]
 
 
+class TestSteps:
+    @pytest.mark.parametrize(("typed", "told"), [("30", 30), ("7.5", 7.5), ("0", 20), ("", 20)])
+    def test_the_last_value_becomes_the_tabs(self, page, typed, told) -> None:
+        page.evaluate(
+            """typed => document.body.insertAdjacentHTML("beforeend", typed)""",
+            f'<div id="txt2img_steps"><input type="number" value="{typed}"><input type="range" value="9"></div>',
+        )
+        page.evaluate("document.querySelector('gradio-app').append(txt2img_steps)")
+        assert page.evaluate("nploraSteps('txt2img', ['dog', null, 20])") == ["dog", None, told]
+        assert page.evaluate("nploraSteps('img2img', ['dog', null, 20])") == ["dog", None, 20]
+
+
 class TestCards:
     @pytest.fixture
     def cards(self, page) -> sync_api.Page:

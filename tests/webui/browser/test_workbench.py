@@ -41,6 +41,20 @@ def test_a_pair_is_told_and_drawn(panel, webui):
     picture(panel, f"inspect-{webui.gradio}")
 
 
+def test_a_schedule_is_for_the_steps_of_the_tab(panel, webui):
+    panel.choose_pair()
+    panel.choose("method", "klora")
+    opened(panel)
+    panel.press("inspect")
+    says(panel, "findings", re.compile(r"method=klora>, 20 steps:"))
+    steps = panel.page.locator(f"#{panel.tab}_steps input[type=number]")
+    steps.fill("7")
+    steps.press("Tab")
+    panel.press("inspect")
+    says(panel, "findings", re.compile(r"method=klora>, 7 steps:"))
+    picture(panel, f"schedule-{webui.gradio}")
+
+
 def test_a_pair_that_is_none_is_told_in_a_sentence(panel):
     opened(panel)
     panel.press("inspect")

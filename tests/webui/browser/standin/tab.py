@@ -60,6 +60,7 @@ class Tab:
         name = self._name
         with gr.Column(variant="compact", elem_id=f"{name}_settings"):
             with FormRow():
+                gr.Slider(1, 150, 20, step=1, label="Sampling steps", interactive=True, elem_id=f"{name}_steps")
                 gr.Slider(64, 2048, value=512, step=8, label="Width", elem_id=f"{name}_width")
                 gr.Slider(1, 8, value=1, step=1, label="Batch size", elem_id=f"{name}_batch_size")
             accordions = gr.Row(elem_id=f"{name}_accordions", elem_classes="accordions")
