@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from .cli import main
+from .command_line.main import main
 
 torch.set_num_threads(1)  # Small matrices: on a busy machine more threads take 10 times as long.
 sys.exit(main())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib_nplora.lowrank import LowRankDelta
-from lib_nplora.weights import LoraWeights, ModuleKey
+from lib_nplora.layers.key import ModuleKey
+from lib_nplora.layers.weights import LoraWeights
+from lib_nplora.maths.lowrank import LowRankDelta
 
 KEY = ModuleKey("layer", "unet")
 

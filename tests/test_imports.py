@@ -13,55 +13,31 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lib_nplora"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LOWER = {"errors", "rank_rule", "lowrank", "dense", "delta", "selection", "weights"}
-MATHS = {"errors", "rank_rule", "lowrank", "dense", "delta", "subspace", "selection", "interference", "methods"}
-CORE = MATHS | {"cache", "request", "weights", "fusion"}
-
 ROOMS = {
     "": set(),
     "errors": set(),
-    "cache": set(),
-    "rank_rule": {"errors"},
-    "lowrank": set(),
-    "dense": {"lowrank"},
-    "delta": {"lowrank", "dense"},
-    "subspace": MATHS,
-    "interference": {"lowrank", "delta", "subspace"},
-    "selection": {"lowrank", "delta"},
-    "methods": MATHS,
-    "request": {"errors", "rank_rule"},
-    "weights": {"delta", "selection"},
-    "traits": set(),
-    "places": set(),
-    "findings": {"fuse_files", "interference", "methods", "places", "rank_rule", "request", "weights"},
-    "fusion": CORE,
-    "plots": {"errors", "findings", "fuse_files", "interference", "places", "request", "selection", "weights"},
-    "files": LOWER | {"files", "subspace"},
-    "hosts": LOWER | {"hosts"},
-    "session": CORE | {"hosts.protocol", "traits"},
-    "fuse_files": CORE | {"", "files", "traits"},
-    "options": {"", "errors", "files", "fuse_files", "methods", "rank_rule", "request", "selection"},
-    "cli": CORE | {"files", "findings", "fuse_files", "options", "plots"},
-    "__main__": {"cli"},
-    "webui": CORE | {"", "files", "findings", "fuse_files", "hosts", "plots", "session", "traits", "webui"},
+    "maths": {"errors", "maths"},
+    "layers": {"errors", "layers", "maths"},
+    "methods": {"errors", "layers", "maths", "methods"},
+    "request": {"errors", "layers", "maths.rank_rule", "methods", "request"},
+    "fusion": {"errors", "fusion", "layers", "maths", "methods", "request"},
+    "files": {"errors", "files", "layers", "maths"},
+    "hosts": {"errors", "fusion.fused", "hosts", "layers", "maths"},
+    "jobs": {"", "errors", "files", "fusion", "hosts.protocol", "jobs", "layers", "maths", "methods", "request"},
+    "findings": {"errors", "findings", "fusion", "jobs", "layers", "maths", "methods", "request"},
+    "command_line": {
+        *("", "command_line", "errors", "files", "findings", "fusion"),
+        *("jobs", "layers", "maths", "methods", "request"),
+    },
+    "__main__": {"command_line"},
+    "webui": {
+        *("", "errors", "files", "findings", "fusion", "hosts"),
+        *("jobs", "layers", "maths", "methods", "request", "webui"),
+    },
 }
 """What each room may import of us; "" is the package itself. Naming a room allows all of it."""
 
-WITH_TORCH = {
-    "lowrank",
-    "dense",
-    "delta",
-    "subspace",
-    "interference",
-    "selection",
-    "methods",
-    "fusion",
-    "files",
-    "hosts",
-    "__main__",
-    "cli",
-    "webui",
-}
+WITH_TORCH = {"maths", "methods", "fusion", "files", "hosts", "__main__"}
 """Rooms that may import torch by name."""
 
 OF_HOSTS = {"modules", "modules_forge", "network", "networks", "lora", "backend", "ldm_patched", "launch"}
@@ -69,13 +45,13 @@ OF_HOSTS = {"modules", "modules_forge", "network", "networks", "lora", "backend"
 
 THIRD_PARTY = {
     "torch": WITH_TORCH,
-    "numpy": WITH_TORCH | {"plots"},
+    "numpy": WITH_TORCH | {"findings"},
     "safetensors": {"files", "hosts"},
-    "tqdm": {"cli"},
+    "tqdm": {"command_line"},
     "gradio": {"webui"},
     "PIL": {"webui"},
     **{name: {"webui"} for name in ("fastapi", "pydantic", "starlette")},
-    "matplotlib": {"plots", "webui"},
+    "matplotlib": {"findings", "webui"},
     **{name: {"hosts", "webui"} for name in OF_HOSTS},
 }
 """Who may import what is not ours and not Python's."""
@@ -148,7 +124,7 @@ def test_host_adapters_do_not_know_each_other():
 
 def test_the_session_knows_no_host():
     """It would run `import_module` on a name otherwise, which no list of imports shows."""
-    assert "import_module" not in (PACKAGE / "session.py").read_text(encoding="utf-8")
+    assert "import_module" not in (PACKAGE / "jobs" / "session.py").read_text(encoding="utf-8")
 
 
 def test_every_room_is_there():
@@ -196,15 +172,14 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["", ".session", ".cli", ".plots", ".webui.prompt"])
+@pytest.mark.parametrize("module", ["", ".jobs.session", ".command_line.main", ".findings.plots", ".webui.prompt"])
 def test_neither_gradio_nor_matplotlib_nor_a_host_is_loaded(module):
     loaded = {name.partition(".")[0] for name in loaded_by(f"lib_nplora{module}")}
     assert not loaded & ({"gradio", "matplotlib"} | OF_HOSTS)
 
 
-def test_the_package_itself_and_its_requests_load_no_torch():
+def test_the_package_itself_loads_no_torch():
     assert "torch" not in loaded_by("lib_nplora")
-    assert "torch" not in loaded_by("lib_nplora.request")
 
 
 def test_looking_for_a_host_loads_none():

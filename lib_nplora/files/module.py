@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..delta import Delta
-from ..dense import DenseDelta
 from ..errors import FileError
-from ..lowrank import LowRankDelta
-from ..weights import ModuleKey
+from ..layers.key import ModuleKey
+from ..maths.delta import Delta
+from ..maths.dense import DenseDelta
+from ..maths.lowrank import LowRankDelta
 from .base import Base
 from .formulas import MAGNITUDES, decomposed
 from .kinds import LORA, SCALARS, Kind, Shapes, is_decomposed

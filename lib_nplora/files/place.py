@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..weights import Part
+from ..layers.key import Part
 
 
 @dataclass(frozen=True)

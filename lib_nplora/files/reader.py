@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..delta import Delta
 from ..errors import FileError
-from ..weights import DeltaMap, LoraWeights, ModuleKey
+from ..layers.key import ModuleKey
+from ..layers.weights import DeltaMap, LoraWeights
+from ..maths.delta import Delta
 from . import names
 from .base import Base
 from .checks import checked

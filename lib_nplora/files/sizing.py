@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..delta import Delta
-from ..dense import DenseDelta
 from ..errors import FileError, RequestError
-from ..lowrank import LowRankDelta
-from ..rank_rule import RankRule
-from ..subspace import right_svd, truncated
-from ..weights import ModuleKey
+from ..layers.key import ModuleKey
+from ..maths.delta import Delta
+from ..maths.dense import DenseDelta
+from ..maths.lowrank import LowRankDelta
+from ..maths.rank_rule import RankRule
+from ..maths.subspace import right_svd, truncated
 
 HIGHEST_RANK = 10000
 """That a file may be cut to."""

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from ..delta import Delta
-from ..dense import DenseDelta
 from ..errors import FileError
-from ..lowrank import LowRankDelta
-from ..weights import ModuleKey
+from ..layers.key import ModuleKey
+from ..maths.delta import Delta
+from ..maths.dense import DenseDelta
+from ..maths.lowrank import LowRankDelta
 from . import mmdit_names, unet_names
 from .families import Family
 from .module import swapped

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..delta import Delta
 from ..errors import FileError
-from ..lowrank import LowRankDelta
-from ..weights import ModuleKey
+from ..layers.key import ModuleKey
+from ..maths.delta import Delta
+from ..maths.lowrank import LowRankDelta
 from . import spelling
 from .atomic import replacing
 from .families import SD3, Family, is_transformer

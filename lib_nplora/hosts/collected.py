@@ -8,11 +8,12 @@ from math import prod
 
 from torch import Tensor
 
-from ..delta import Delta
-from ..dense import DenseDelta
 from ..errors import FileError, MismatchError
-from ..lowrank import LowRankDelta
-from ..weights import DeltaMap, LoraWeights, ModuleKey
+from ..layers.key import ModuleKey
+from ..layers.weights import DeltaMap, LoraWeights
+from ..maths.delta import Delta
+from ..maths.dense import DenseDelta
+from ..maths.lowrank import LowRankDelta
 from .protocol import LoraFile
 
 _ENDINGS = (

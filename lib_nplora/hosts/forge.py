@@ -24,11 +24,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..delta import Delta, placed, total
-from ..dense import DenseDelta
 from ..errors import FileError, HostError, MismatchError
-from ..lowrank import LowRankDelta, exact_math
-from ..weights import FusedLora, LoraWeights, ModuleKey, Part, Winners
+from ..fusion.fused import FusedLora, Winners
+from ..layers.key import ModuleKey, Part
+from ..layers.weights import LoraWeights
+from ..maths.delta import Delta, placed, total
+from ..maths.dense import DenseDelta
+from ..maths.lowrank import LowRankDelta, exact_math
 from .collected import Collected, module_names
 from .forge_merge import is_merged, replace_patches
 from .lora_list import LoraList

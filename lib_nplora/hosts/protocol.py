@@ -6,7 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..weights import FusedLora, LoraWeights, Winners
+from ..fusion.fused import FusedLora, Winners
+from ..layers.weights import LoraWeights
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import NploraError, RequestError
-from ..methods import METHODS, OPTIONS, method_named, scope_named
-from ..rank_rule import RankRule
-from ..request import PARSERS, FusionRequest, Source, check_name, format_number, parse_mu, parse_number
-from ..selection import SCOPES
+from ..maths.rank_rule import RankRule
+from ..methods.selection import SCOPES
+from ..methods.table import METHODS, OPTIONS, method_named, scope_named
+from ..request.request import PARSERS, FusionRequest, Source, check_name, format_number, parse_mu, parse_number
 from . import running
 
 PREFIX = "[NP-LoRA] "

@@ -9,7 +9,7 @@ from typing import Any
 from modules import script_callbacks
 
 from ..hosts import detect_host
-from ..session import Session
+from ..jobs.session import Session
 from . import axes, clock, infotext, rest, running, settings
 from .extra_network import install
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..errors import RequestError
-from ..request import FusionRequest, Source, format_tag
+from ..request.request import FusionRequest, Source, format_tag
 from . import axes, prompt_text
 from .comments import visible
 from .prompt_text import Spelled

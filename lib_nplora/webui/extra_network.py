@@ -15,10 +15,10 @@ from typing import Any
 from modules import extra_networks
 
 from ..errors import NploraError, RequestError
-from ..fusion import settings_of
-from ..methods import method_named
-from ..request import FusionRequest
-from ..session import Applied, Plan, Session
+from ..fusion.walk import settings_of
+from ..jobs.session import Applied, Plan, Session
+from ..methods.table import method_named
+from ..request.request import FusionRequest
 from .infotext import SEED
 from .prompt import TAG, left_to_host, plain, read
 from .tagging import PROBLEM

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RequestError, did_you_mean
-from ..methods import OPTIONS, method_named
-from ..rank_rule import RankRule
-from ..request import HARD, PARSERS, FusionRequest, Source, check_name, format_number, parse_mu, parse_number
+from ..maths.rank_rule import RankRule
+from ..methods.table import OPTIONS, method_named
+from ..request.request import HARD, PARSERS, FusionRequest, Source, check_name, format_number, parse_mu, parse_number
 
 
 @dataclass(frozen=True)

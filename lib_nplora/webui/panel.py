@@ -9,9 +9,9 @@ from modules.ui_common import create_refresh_button
 from modules.ui_components import InputAccordion, ToolButton
 
 from ..errors import NploraError, RequestError
-from ..methods import METHODS, OPTIONS, Method
-from ..request import format_number, format_tag
-from ..selection import SCOPES
+from ..methods.selection import SCOPES
+from ..methods.table import METHODS, OPTIONS, Method
+from ..request.request import format_number, format_tag
 from . import running, workbench
 from .fields import NAMES, PanelState
 

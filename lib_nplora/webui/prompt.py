@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import RequestError
-from ..request import FusionRequest, has_role, parse_roles, parse_tag
-from ..session import Asked, Plan
+from ..jobs.session import Asked, Plan
+from ..request.request import FusionRequest, has_role, parse_roles, parse_tag
 
 TAG = "nplora"
 LORA_TAGS = ("lora", "lyco")

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..request import FusionRequest, format_roles, format_tag, has_role
-from ..session import Asked
+from ..jobs.session import Asked
+from ..request.request import FusionRequest, format_roles, format_tag, has_role
 from .comments import visible
 from .prompt import LORA_TAGS, TAG, asked_by_roles, asked_by_tag
 

@@ -8,10 +8,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from ..errors import HostError
-from ..fuse_files import inspect_files
+from ..findings.plots import png
 from ..hosts.protocol import Host
-from ..plots import png
-from ..traits import family
+from ..jobs.pair import inspect_files
+from ..jobs.traits import family
 from .rest_errors import SentenceRoute, problems, shown
 from .rest_models import FuseBody, Fused, InspectBody, Inspected, Layers, Lora, remarks
 from .saving import file_pair, save

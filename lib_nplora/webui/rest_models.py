@@ -12,13 +12,14 @@ from pydantic import BaseModel, Field, StrictInt
 
 from ..errors import RequestError
 from ..files import HIGHEST_RANK, Spelling, parse_size
-from ..findings import Group, findings
-from ..fuse_files import PLAIN_MERGE, FileFusion, Saving, losses
-from ..methods import METHODS, OPTIONS, method_named
-from ..rank_rule import RankRule
-from ..request import PARSERS, FusionRequest, Source, parse_mu, parse_number
-from ..selection import MOST_STEPS, SCOPES, USUAL_STEPS
-from ..weights import ModuleKey, Outcome, Summary
+from ..findings.sentences import Group, findings
+from ..fusion.outcome import Outcome, Summary
+from ..jobs.pair import PLAIN_MERGE, FileFusion, Saving, losses
+from ..layers.key import ModuleKey
+from ..maths.rank_rule import RankRule
+from ..methods.selection import MOST_STEPS, SCOPES, USUAL_STEPS
+from ..methods.table import METHODS, OPTIONS, method_named
+from ..request.request import PARSERS, FusionRequest, Source, parse_mu, parse_number
 
 
 class PairBody(BaseModel, extra="forbid"):

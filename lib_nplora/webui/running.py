@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import NotFoundError, did_you_mean
 from ..hosts import Host, detect_host
-from ..session import Session
+from ..jobs.session import Session
 
 _session: Session | None = None
 

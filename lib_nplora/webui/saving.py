@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ..errors import FileError
 from ..files import Base, replacing
-from ..fuse_files import FileFusion, FilePair, Saving, Watch, fuse_files, unwatched
-from ..fusion import FusedLayer
+from ..fusion.walk import FusedLayer
 from ..hosts.protocol import Host
-from ..request import FusionRequest
-from ..weights import LoraWeights
+from ..jobs.pair import FileFusion, FilePair, Saving, Watch, fuse_files, unwatched
+from ..layers.weights import LoraWeights
+from ..request.request import FusionRequest
 from .new_file import new_file
 
 logger = logging.getLogger("nplora")

@@ -10,9 +10,9 @@ import gradio as gr
 from modules import shared
 
 from ..errors import NploraError
-from ..methods import METHODS, method_named
-from ..rank_rule import RankRule
-from ..request import HARD, parse_mu
+from ..maths.rank_rule import RankRule
+from ..methods.table import METHODS, method_named
+from ..request.request import HARD, parse_mu
 from .fields import PanelState
 
 logger = logging.getLogger("nplora")

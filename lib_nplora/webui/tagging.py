@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import RequestError
-from ..request import FusionRequest
+from ..request.request import FusionRequest
 from . import axes, running
 from .compose import Composed, compose
 from .fields import PanelState

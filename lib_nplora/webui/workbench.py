@@ -12,14 +12,14 @@ import gradio as gr
 
 from ..errors import HostError, NploraError
 from ..files import DTYPES, EXACT, SPELLINGS, parse_size
-from ..findings import findings
-from ..fuse_files import FileFusion, Saving, Watch, inspect_files, losses
-from ..fusion import FusedLayer, layers
+from ..findings.plots import png
+from ..findings.sentences import findings
+from ..fusion.walk import FusedLayer, layers
 from ..hosts.protocol import Host
-from ..plots import png
-from ..request import FusionRequest, format_tag
-from ..selection import MOST_STEPS, USUAL_STEPS
-from ..weights import LoraWeights
+from ..jobs.pair import FileFusion, Saving, Watch, inspect_files, losses
+from ..layers.weights import LoraWeights
+from ..methods.selection import MOST_STEPS, USUAL_STEPS
+from ..request.request import FusionRequest, format_tag
 from . import running
 from .fields import NAMES, PanelState
 from .rest_errors import shown

@@ -16,11 +16,11 @@ from typing import TypeVar
 
 import torch
 
-from lib_nplora.cache import ByteLru
-from lib_nplora.fusion import fuse
-from lib_nplora.lowrank import LowRankDelta
-from lib_nplora.request import FusionRequest, Source
-from lib_nplora.weights import LoraWeights
+from lib_nplora.fusion.walk import fuse
+from lib_nplora.layers.weights import LoraWeights
+from lib_nplora.maths.cache import ByteLru
+from lib_nplora.maths.lowrank import LowRankDelta
+from lib_nplora.request.request import FusionRequest, Source
 
 from .sdxl import random_lora, shapes
 

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from lib_nplora.files import write_lora
-from lib_nplora.fuse_files import FilePair, Saving, fuse_files, inspect_files
-from lib_nplora.request import FusionRequest, Source
+from lib_nplora.jobs.pair import FilePair, Saving, fuse_files, inspect_files
+from lib_nplora.request.request import FusionRequest, Source
 
 from .__main__ import timed
 from .sdxl import random_lora, shapes

@@ -11,10 +11,10 @@ from statistics import median
 
 import torch
 
-from lib_nplora.dense import DenseDelta
-from lib_nplora.lowrank import LowRankDelta, exact_math
-from lib_nplora.rank_rule import RankRule
-from lib_nplora.subspace import project_out, right_svd
+from lib_nplora.maths.dense import DenseDelta
+from lib_nplora.maths.lowrank import LowRankDelta, exact_math
+from lib_nplora.maths.rank_rule import RankRule
+from lib_nplora.maths.subspace import project_out, right_svd
 
 from .__main__ import timed
 

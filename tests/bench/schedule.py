@@ -13,12 +13,12 @@ from statistics import median
 
 import torch
 
-from lib_nplora.cache import ByteLru
-from lib_nplora.fusion import fuse
-from lib_nplora.lowrank import exact_math
-from lib_nplora.request import FusionRequest, Source
-from lib_nplora.selection import top_k, top_sum
-from lib_nplora.weights import LoraWeights
+from lib_nplora.fusion.walk import fuse
+from lib_nplora.layers.weights import LoraWeights
+from lib_nplora.maths.cache import ByteLru
+from lib_nplora.maths.lowrank import exact_math
+from lib_nplora.methods.selection import top_k, top_sum
+from lib_nplora.request.request import FusionRequest, Source
 
 from .__main__ import timed
 from .sdxl import random_lora, shapes

@@ -8,8 +8,9 @@ from random import Random
 
 import torch
 
-from lib_nplora.lowrank import LowRankDelta
-from lib_nplora.weights import LoraWeights, ModuleKey
+from lib_nplora.layers.key import ModuleKey
+from lib_nplora.layers.weights import LoraWeights
+from lib_nplora.maths.lowrank import LowRankDelta
 
 BLOCKS = (
     ("down_blocks_1", 640, 2, 2),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lib_nplora.delta import Delta
 from lib_nplora.files import LoraFile, read_lora
-from lib_nplora.lowrank import LowRankDelta
+from lib_nplora.maths.delta import Delta
+from lib_nplora.maths.lowrank import LowRankDelta
 from tests import reference
 
 CLOSE = 1e-5

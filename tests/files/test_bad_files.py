@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_nplora.cli import main
+from lib_nplora.command_line.main import main
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
 from tests.files import corpus

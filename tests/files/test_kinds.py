@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib_nplora.dense import DenseDelta
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
-from lib_nplora.lowrank import LowRankDelta
-from lib_nplora.weights import ModuleKey
+from lib_nplora.layers.key import ModuleKey
+from lib_nplora.maths.dense import DenseDelta
+from lib_nplora.maths.lowrank import LowRankDelta
 from tests import reference
 
 LINEAR, CONV = "lora_unet_mid_block_attentions_0_proj_in", "lora_unet_mid_block_resnets_0_conv1"

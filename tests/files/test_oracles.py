@@ -15,11 +15,11 @@ from peft.tuners.lycoris_utils import LycorisLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lib_nplora.cli import main
+from lib_nplora.command_line.main import main
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
 from lib_nplora.files.families import SD1, SDXL
-from lib_nplora.weights import ModuleKey
+from lib_nplora.layers.key import ModuleKey
 from tests import loras, reference
 from tests.files import judging, models
 from tests.files.models import Pipeline, components, pipeline, text_encoder, unet

@@ -12,7 +12,7 @@ from lycoris.wrapper import LycorisNetwork
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lib_nplora.cli import main
+from lib_nplora.command_line.main import main
 from tests import reference
 from tests.files.judging import CLOSE, assert_close, basis, formula, read
 from tests.files.mmdit import SWAPPED, factors, layers_of, pipeline

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lib_nplora.files import read_lora
-from lib_nplora.lowrank import LowRankDelta
+from lib_nplora.maths.lowrank import LowRankDelta
 from tests import reference
 from tests.files.judging import CLOSE
 from tests.files.mmdit import SWAPPED, factors

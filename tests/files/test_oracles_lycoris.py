@@ -15,8 +15,8 @@ from lycoris.wrapper import LycorisNetwork
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lib_nplora.cli import main
-from lib_nplora.lowrank import LowRankDelta
+from lib_nplora.command_line.main import main
+from lib_nplora.maths.lowrank import LowRankDelta
 from tests import loras
 from tests.files import models
 from tests.files.judging import assert_close, basis, formula, matrix, opened, read

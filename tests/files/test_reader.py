@@ -18,7 +18,7 @@ from torch import Tensor
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
 from lib_nplora.files.families import SD1, SD2, SDXL, Family, detect
-from lib_nplora.weights import ModuleKey
+from lib_nplora.layers.key import ModuleKey
 from tests import loras
 
 LINEAR = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_v"

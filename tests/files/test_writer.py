@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from lib_nplora.dense import DenseDelta
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora, write_lora
 from lib_nplora.files.families import FLUX, SD1, SD2, SD3, SDXL, Family
-from lib_nplora.lowrank import LowRankDelta
-from lib_nplora.weights import ModuleKey
+from lib_nplora.layers.key import ModuleKey
+from lib_nplora.maths.dense import DenseDelta
+from lib_nplora.maths.lowrank import LowRankDelta
 from tests import loras
 
 UNET = ModuleKey("lora_unet_mid_block_attentions_0_proj_in", "unet")

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib_nplora.dense import DenseDelta
-from lib_nplora.methods import METHODS, _thinned
+from lib_nplora.maths.dense import DenseDelta
+from lib_nplora.methods.table import METHODS, _thinned
 
 from . import formats
 from .driver import (

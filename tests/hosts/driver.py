@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..klora_reference import scale, top_k_sum
+from ..methods.klora_reference import scale, top_k_sum
 
 Factors = tuple[np.ndarray, np.ndarray]
 """up (out, rank) and down (rank, in), float64."""

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib_nplora.cache import ByteLru
 from lib_nplora.errors import FileError, HostError
-from lib_nplora.fusion import fuse
+from lib_nplora.fusion.walk import fuse
 from lib_nplora.hosts import LoraFile, detect_host
-from lib_nplora.request import parse_tag
-from lib_nplora.weights import ModuleKey
+from lib_nplora.layers.key import ModuleKey
+from lib_nplora.maths.cache import ByteLru
+from lib_nplora.request.request import parse_tag
 
 from ..files.bad_containers import Payload
 from .contract import HARD, KLORA, Loras
@@ -422,7 +422,7 @@ def test_what_is_bundled_with_a_lora_is_not_counted(driver, loras):
 
 def test_an_unforeseen_error_is_a_comment_too(driver, loras, monkeypatch, caplog):
     plain = driver.generate("a cat").pixels
-    monkeypatch.setattr("lib_nplora.session.fuse", lambda *args: 1 / 0)
+    monkeypatch.setattr("lib_nplora.jobs.session.fuse", lambda *args: 1 / 0)
     picture = driver.generate(TAG)
     (comment,) = picture.comments
     assert "ZeroDivisionError" in comment

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from lib_nplora.errors import NotFoundError, RequestError
-from lib_nplora.request import FusionRequest, Source
-from lib_nplora.session import Session
+from lib_nplora.jobs.session import Session
+from lib_nplora.request.request import FusionRequest, Source
 from lib_nplora.webui import axes, running
 
 from ..hosts.standins import plot

@@ -7,7 +7,7 @@ import operator
 import pytest
 
 from lib_nplora.errors import RequestError
-from lib_nplora.request import parse_tag
+from lib_nplora.request.request import parse_tag
 from lib_nplora.webui.compose import Composed, compose
 
 PANEL = parse_tag(["dog", "vangogh", "2"])

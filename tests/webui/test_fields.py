@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_nplora.errors import RequestError
-from lib_nplora.methods import METHODS, OPTIONS
-from lib_nplora.request import HARD, format_number, format_tag, parse_tag
+from lib_nplora.methods.table import METHODS, OPTIONS
+from lib_nplora.request.request import HARD, format_number, format_tag, parse_tag
 from lib_nplora.webui.fields import NAMES, PARSERS, PanelState
 
 FULL = PanelState(True, "dog", "vangogh", 0.25, False, 0.9, 1.1, "90%", "direct", False)

@@ -10,7 +10,7 @@ import pytest
 
 from lib_nplora.errors import NotFoundError
 from lib_nplora.hosts import LoraFile
-from lib_nplora.session import Session
+from lib_nplora.jobs.session import Session
 from lib_nplora.webui import running
 from lib_nplora.webui.fields import NAMES, PanelState
 from lib_nplora.webui.infotext import MARK, enabled, label, on_pasted

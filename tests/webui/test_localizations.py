@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_nplora.methods import METHODS, OPTIONS
+from lib_nplora.methods.table import METHODS, OPTIONS
 
 from ..hosts.standins.a1111 import A1111
 from ..hosts.standins.page import Component

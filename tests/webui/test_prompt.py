@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from lib_nplora.errors import RequestError
-from lib_nplora.request import FusionRequest, Source
-from lib_nplora.session import Plan
+from lib_nplora.jobs.session import Plan
+from lib_nplora.request.request import FusionRequest, Source
 from lib_nplora.webui.prompt import left_to_host, plain, read
 
 

@@ -16,12 +16,12 @@ from fastapi.testclient import TestClient
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lib_nplora.cli import main
+from lib_nplora.command_line.main import main
 from lib_nplora.files import DTYPES, HIGHEST_RANK, read_lora
+from lib_nplora.fusion.outcome import Outcome
 from lib_nplora.hosts.lora_list import LoraList
-from lib_nplora.methods import OPTIONS
+from lib_nplora.methods.table import OPTIONS
 from lib_nplora.webui import rest, rest_models, saving
-from lib_nplora.weights import Outcome
 from tests import loras
 from tests.hosts.standins.common import add_lora_list, module
 

@@ -98,7 +98,7 @@ class StandIn(Driver):
             del sys.modules[name]
 
     def _count(self) -> None:
-        fusion = importlib.import_module("lib_nplora.fusion")
+        fusion = importlib.import_module("lib_nplora.fusion.walk")
         adapter = importlib.import_module(f"lib_nplora.hosts.{self.adapter_module}")
         for owner, name, label in (
             (fusion, "right_svd", "decompositions"),

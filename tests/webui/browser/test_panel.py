@@ -7,8 +7,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from lib_nplora.methods import METHODS, OPTIONS
-from lib_nplora.request import format_number
+from lib_nplora.methods.table import METHODS, OPTIONS
+from lib_nplora.request.request import format_number
 
 from .panel import Panel
 from .webui import NAMES, ODD

@@ -266,7 +266,7 @@ def start(demo, app):
         original(self, text)
 
     processing.StableDiffusionProcessing.comment = comment
-    counting(sys.modules["lib_nplora.fusion"], "right_svd", "decompositions")
+    counting(sys.modules["lib_nplora.fusion.walk"], "right_svd", "decompositions")
     for module_name, class_name in (("a1111", "A1111Host"), ("forge", "ForgeHost")):
         adapter = sys.modules.get(f"lib_nplora.hosts.{module_name}")
         if adapter:

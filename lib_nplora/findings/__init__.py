@@ -1,0 +1,1 @@
+"""What a pair of LoRAs is told to be, in sentences and pictures."""

@@ -1,0 +1,196 @@
+"""What the interference of two LoRAs means, in words and by groups of layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from ..fusion.interference import Interference
+from ..jobs.pair import PLAIN_MERGE, FileFusion
+from ..layers.key import ModuleKey
+from ..layers.place import block_of, in_model_order
+from ..maths.rank_rule import RankRule
+from ..methods.table import METHODS, Basis
+from ..request.request import HARD, FusionRequest, format_number
+
+SAME_START = 0.2
+"""Likeness of the two LoRAs' `down` factors that only a common start gives: unrelated ones stay within some 0.06."""
+
+LITTLE = 0.05
+"""Share of the content's energy: with less than that to remove, mu can't do much."""
+
+MUCH = 0.5
+
+_CHANGES = ((0.01, "hardly any change"), (0.1, "a small change"), (0.35, "a clear change"), (1.0, "a strong change"))
+"""What to expect of so large a share of the content's energy, and less."""
+
+_PARTS = {"unet": "diffusion model", "te": "text encoder"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that both LoRAs hold, taken together: means weighted by the content's energy.
+
+    norm_ratio
+        |content| / |style|; None if the style is all zeros.
+    start
+        Median of the layers' likeness; None if none has factors.
+    The others are those of Interference.
+    """
+
+    layers: int
+    overlap: float
+    chance: float
+    inside: float
+    removed: float
+    norm_ratio: float | None
+    style_rank: float
+    start: float | None
+
+    @classmethod
+    def of(cls, rows: Iterable[Interference]) -> Group:
+        rows = list(rows)
+        content, style = (sum(getattr(row, f"{side}_energy") for row in rows) for side in ("content", "style"))
+
+        def mean(name: str) -> float:
+            return sum(row.content_energy * getattr(row, name) for row in rows) / content if content else 0.0
+
+        starts = [row.start for row in rows if row.start is not None]
+        return cls(
+            len(rows),
+            overlap=mean("overlap"),
+            chance=mean("chance"),
+            inside=mean("inside"),
+            removed=mean("removed"),
+            norm_ratio=math.sqrt(content / style) if style else None,
+            style_rank=mean("style_rank"),
+            start=median(starts) if starts else None,
+        )
+
+    @property
+    def same_start(self) -> bool:
+        return self.start is not None and self.start > SAME_START
+
+    @property
+    def times_chance(self) -> float:
+        return self.overlap / self.chance if self.chance else 0.0
+
+
+def by_part(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
+    """Part, in words -> its layers."""
+    parts = {part: [row for key, row in rows.items() if key.part == part] for part in _PARTS}
+    return {_PARTS[part]: Group.of(found) for part, found in parts.items() if found}
+
+
+def by_block(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
+    """Block, in the order of the model -> its layers."""
+    blocks: dict[str, list[Interference]] = {}
+    for key, row in rows.items():
+        blocks.setdefault(block_of(str(key.name)), []).append(row)
+    return {block: Group.of(blocks[block]) for block in in_model_order(blocks)}
+
+
+def removed_at(mu: float) -> float:
+    """Share of what is inside the protected directions that np removes: 1 - 1 / (1 + mu)^2, Eq. 25-26."""
+    return 1 - 1 / (1 + mu) ** 2
+
+
+def findings(fusion: FileFusion, request: FusionRequest) -> list[str]:
+    """Sentences for the user, the most important first."""
+    rows = fusion.interference
+    total = Group.of(rows.values())
+    if not rows:
+        return [PLAIN_MERGE]
+    if not total.norm_ratio:
+        return ["One of the two changes nothing in the layers that both have, so this is a plain merge."]
+    found = [_shared(total, request)]
+    if len(parts := by_part(rows)) > 1:
+        found.append("; ".join(f"in the {part} {_overlap(group)}" for part, group in parts.items()).capitalize() + ".")
+    if len(blocks := by_block(rows)) > 1:
+        most, least = (pick(blocks, key=lambda block: blocks[block].overlap) for pick in (max, min))
+        found.append(f"Most in {most} ({_overlap(blocks[most])}), least in {least} ({_overlap(blocks[least])}).")
+    found += filter(None, (_reach(total, request), _same_start(total), _wide(total, request), _strength(total)))
+    if others := [layer for key, layer in fusion.summary.layers.items() if key not in rows and layer.content_energy]:
+        found.append(f"Not counted: {len(others)} layers of the content that the style lacks, or has no directions in.")
+    return found
+
+
+def _shared(total: Group, request: FusionRequest) -> str:
+    shared = f"The two share {percent(total.overlap)} of the content's energy, {total.times_chance:.2g} x chance; "
+    if projects(request):
+        change = next(words for most, words in _CHANGES if total.removed <= most)
+        return f"{shared}mu = {_mu(request)} removes {percent(total.removed)}: expect {change}."
+    removed = percent(total.inside * removed_at(request.mu))
+    return f"{shared}method={request.method} does not look at that, np at mu = {_mu(request)} would remove {removed}."
+
+
+def projects(request: FusionRequest) -> bool:
+    """Whether the method takes the content off the style's directions."""
+    return METHODS[request.method].basis is Basis.STYLE_INPUT
+
+
+def strength_of(request: FusionRequest) -> float:
+    """The mu that counts."""
+    return HARD if request.method == "hard" else request.mu
+
+
+def _mu(request: FusionRequest) -> str:
+    return format_number(strength_of(request))
+
+
+def _reach(total: Group, request: FusionRequest) -> str:
+    """What the ends of mu's range would do, where mu counts."""
+    if not projects(request):
+        return ""
+    if total.inside < LITTLE:
+        return (
+            f"mu can't do much for this pair: even hard removes only {percent(total.inside)}. "
+            "The two weights, or method=klora, change more."
+        )
+    if total.inside > MUCH:
+        quarter = 1 / math.sqrt(1 - 0.25 / total.inside) - 1
+        return f"hard would remove {percent(total.inside)}, most of the subject; mu = {quarter:.2f} removes a quarter."
+    return f"hard would remove {percent(total.inside)}."
+
+
+def _same_start(total: Group) -> str:
+    if total.same_start:
+        told = (
+            "Both seem to be trained from the same start (one trainer, one seed): their inner factors are still alike "
+            f"({total.start:.2f}; 1 is the same, 0 is unrelated)."
+        )
+        if total.times_chance < 1.5:
+            return told
+        return (
+            f"{told} Much of what they share is that start, not a common look: use a small mu, or train one of them "
+            "with another seed."
+        )
+    if total.times_chance > 3:
+        return "That is far more than chance: they learned much alike, or come from one training."
+    return ""
+
+
+def _wide(total: Group, request: FusionRequest) -> str:
+    if total.chance > MUCH and request.k == RankRule():
+        return "The style uses nearly every direction there is: k=32 or k=90% protects only its strongest."
+    return ""
+
+
+def _strength(total: Group) -> str:
+    ratio = total.norm_ratio
+    if ratio and not 0.5 <= ratio <= 2:
+        strong, weak, times = ("content", "style", ratio) if ratio > 1 else ("style", "content", 1 / ratio)
+        return f"The {strong} is {times:.2g} x as strong as the {weak}: lower its weight if the {weak} is lost."
+    return ""
+
+
+def _overlap(group: Group) -> str:
+    return f"{percent(group.overlap)}, {group.times_chance:.2g} x chance"
+
+
+def percent(share: float) -> str:
+    """As 14 %, 2.5 % or 0.63 %."""
+    value = 100 * share
+    return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"

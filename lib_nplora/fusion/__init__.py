@@ -1,0 +1,1 @@
+"""The walk over layers, and what comes of it."""

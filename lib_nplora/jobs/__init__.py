@@ -1,0 +1,1 @@
+"""Requests carried out: in a running WebUI, and from file to file."""

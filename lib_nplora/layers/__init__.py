@@ -1,0 +1,1 @@
+"""What tells layers apart, and where they stand."""

@@ -1,0 +1,1 @@
+"""Tensors and numbers: no layer has a name here."""

@@ -1,0 +1,149 @@
+"""Which of two LoRAs wins a layer at which step: K-LoRA, arXiv 2502.18461."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..maths.delta import Delta
+from ..maths.lowrank import LowRankDelta
+
+Winner = Literal["content", "style"]
+
+USUAL_STEPS = 20
+"""The hosts' own default."""
+
+MOST_STEPS = 10000
+"""The longest schedule that is told."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What one side weighs in a layer, scale and weights included.
+
+    top
+        Sum of its K largest magnitudes: Eq. 3 and 4.
+    total
+        Sum of all its magnitudes: the inner sum of Eq. 9.
+    """
+
+    top: float
+    total: float
+
+    nbytes = 64
+
+    def scaled(self, weight: float) -> Importance:
+        """Of weight * delta."""
+        return Importance(abs(weight) * self.top, abs(weight) * self.total)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A layer that both sides hold."""
+
+    content: Importance
+    style: Importance
+
+
+EVEN = Contest(Importance(1, 1), Importance(1, 1))
+"""For rules that weigh nothing."""
+
+Rule = Callable[[Contest, float, int, int], bool]
+"""(contest, gamma, step, steps) -> whether the content wins, for 0 <= step < steps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Who wins which layer when.
+
+    contests
+        By layer.
+    rule
+        Of the method, with its settings.
+    """
+
+    contests: Mapping[Any, Contest]
+    rule: Rule
+
+    @cached_property
+    def gamma(self) -> float:
+        """Content's sum of magnitudes over the style's, over all contests, Eq. 9: neither wins for being louder."""
+        content, style = (
+            sum(total)
+            for total in zip(*((one.content.total, one.style.total) for one in self.contests.values()), strict=True)
+        )
+        return content / style if style else 1.0
+
+    def winners(self, step: int, steps: int) -> dict[Any, Winner]:
+        """By layer, at this step of so many."""
+        return {
+            layer: "content" if self.rule(contest, self.gamma, step, steps) else "style"
+            for layer, contest in self.contests.items()
+        }
+
+    def letters(self, steps: int) -> dict[Any, str]:
+        """By layer, a letter for each step: c or s."""
+        by_step = [self.winners(step, steps) for step in range(steps)]
+        return {layer: "".join(winners[layer][0] for winners in by_step) for layer in self.contests}
+
+
+def top_k(content_rank: int, style_rank: int) -> int:
+    """How many magnitudes count: K = r_c r_s, Eq. 5."""
+    return content_rank * style_rank
+
+
+def rank_of(delta: Delta) -> int:
+    """That of its factors; the full one of a delta that has none."""
+    return delta.rank if isinstance(delta, LowRankDelta) else min(delta.shape)
+
+
+def importance(delta: Delta, k: int) -> Importance:
+    """Sums of magnitudes in float64, of the elements in float32. Holds one layer's matrix at a time."""
+    magnitudes = delta.dense().abs().flatten()
+    return Importance(top_sum(magnitudes, k), float(magnitudes.sum(dtype=torch.float64)))
+
+
+def top_sum(magnitudes: Tensor, k: int) -> float:
+    """Sum of the `k` largest of `magnitudes` (n,) on the CPU, of all if there are fewer; in float64."""
+    values = magnitudes.numpy()
+    k = min(k, len(values))
+    return float(np.partition(values, len(values) - k)[len(values) - k :].sum(dtype=np.float64)) if k else 0.0
+
+
+def rising(alpha: float, beta: float, step: int, steps: int) -> float:
+    """S = alpha t / T + beta, Eq. 7."""
+    return alpha * step / steps + beta
+
+
+def sawtooth(alpha: float, beta: float, step: int, steps: int) -> float:
+    """S* = (alpha t / T + beta) % alpha, Eq. 12: both of its alphas are 1.5 in the paper. alpha > 0."""
+    return rising(alpha, beta, step, steps) % alpha
+
+
+def content_wins(contest: Contest, gamma: float, scale: float) -> bool:
+    """Whether S_c >= S_s gamma S: Eq. 6, 8 and 10. A tie is the content's."""
+    return contest.content.top >= contest.style.top * (gamma * scale)
+
+
+_ATTENTION = re.compile(
+    r"(attn\d?|attention)[._]|single_blocks[._]\d+[._]linear1(?![a-z\d])|qkv_mlp(?![a-z\d])", re.IGNORECASE
+)
+
+
+def is_attention(layer: str) -> bool:
+    """Whether a layer of a diffusion model, by any of its names, holds an attention's q, k, v or output.
+
+    Flux's linear1 (qkv_mlp in our own names) does, beside the first half of an MLP.
+    """
+    return bool(_ATTENTION.search(layer))
+
+
+SCOPES: dict[str, Callable[[str], bool]] = {"attention": is_attention, "all": lambda layer: True}
+"""Name of a scope -> whether a layer of the diffusion model, by its name, is contested."""

@@ -1,0 +1,98 @@
+"""What the interference of a pair is told as, and its sums by groups of layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lib_nplora.findings.sentences import Group, by_block, by_part, findings, removed_at
+from lib_nplora.fusion.interference import Interference
+from lib_nplora.fusion.outcome import Summary
+from lib_nplora.jobs.pair import FileFusion
+from lib_nplora.layers.key import ModuleKey
+from lib_nplora.maths.rank_rule import RankRule
+from lib_nplora.request.request import HARD, FusionRequest, Source
+
+ROW = Interference(
+    content_energy=4.0, style_energy=1.0, overlap=0.14, chance=0.1, inside=0.14, removed=0.0778, style_rank=7.0,
+    angle=30.0, start=0.01, spectrum=(2.0, 1.0), k=2,
+)  # fmt: skip
+DOWN, UP = (ModuleKey(f"lora_unet_{side}_blocks_1_attentions_0_proj_in", "unet") for side in ("down", "up"))
+TEXT = ModuleKey("lora_te1_text_model_encoder_layers_0_mlp_fc1", "te")
+
+
+def said(rows: dict[ModuleKey, Interference], **settings: object) -> str:
+    request = FusionRequest((Source("dog"),), (Source("vangogh"),), **settings)
+    return "\n".join(findings(FileFusion(Summary({}), (), interference=rows), request))
+
+
+def test_the_total_is_told_first():
+    first = said({DOWN: ROW}).splitlines()[0]
+    assert first == (
+        "The two share 14 % of the content's energy, 1.4 x chance; mu = 0.5 removes 7.8 %: expect a small change."
+    )
+
+
+def test_groups_are_weighted_by_energy():
+    loud = replace(ROW, content_energy=12.0, overlap=0.5, chance=0.2, removed=0.4, style_energy=3.0)
+    total = Group.of([ROW, loud])
+    assert total.layers == 2
+    assert total.overlap == pytest.approx((4 * 0.14 + 12 * 0.5) / 16)
+    assert total.chance == pytest.approx((4 * 0.1 + 12 * 0.2) / 16)
+    assert total.removed == pytest.approx((4 * 0.0778 + 12 * 0.4) / 16)
+    assert total.norm_ratio == pytest.approx(2.0)
+    groups = by_block({UP: loud, TEXT: ROW, DOWN: ROW})
+    assert list(groups) == ["text 1", "down 1", "up 1"]
+    assert groups["up 1"].overlap == pytest.approx(0.5)
+    parts = by_part({UP: loud, TEXT: ROW, DOWN: ROW})
+    assert {name: group.layers for name, group in parts.items()} == {"diffusion model": 2, "text encoder": 1}
+
+
+def test_blocks_and_parts_are_compared():
+    text = said({DOWN: ROW, UP: replace(ROW, overlap=0.3), TEXT: replace(ROW, overlap=0.05)})
+    assert "In the diffusion model 22 %, 2.2 x chance; in the text encoder 5 %, 0.5 x chance." in text
+    assert "Most in up 1 (30 %, 3 x chance), least in text 1 (5 %, 0.5 x chance)." in text
+
+
+def test_a_pair_that_mu_can_do_nothing_for_is_told():
+    weak = replace(ROW, overlap=0.006, chance=0.006, inside=0.006, removed=0.0033)
+    assert "expect hardly any change" in said({DOWN: weak})
+    assert "mu can't do much for this pair: even hard removes only 0.6 %." in said({DOWN: weak})
+    assert "can't do much" not in said({DOWN: ROW})
+
+
+def test_one_start_is_told():
+    same = replace(ROW, overlap=0.78, inside=0.78, start=0.8)
+    text = said({DOWN: same, UP: same})
+    assert "trained from the same start" in text
+    assert "hard would remove 78 %, most of the subject; mu = 0.21 removes a quarter." in text
+    assert removed_at(0.2133) * 0.78 == pytest.approx(0.25, abs=1e-3)
+    assert "same start" not in said({DOWN: ROW})
+    assert "same start" not in said({DOWN: replace(same, start=None)})
+
+
+def test_other_methods_are_told_what_np_would_do():
+    text = said({DOWN: replace(ROW, removed=0.0)}, method="direct", mu=HARD)
+    assert text.endswith("; method=direct does not look at that, np at mu = hard would remove 14 %.")
+    assert "mu = hard removes 7.8 %" in said({DOWN: ROW}, method="hard", mu=0.5)
+
+
+def test_a_style_that_uses_nearly_all_directions():
+    wide = replace(ROW, chance=0.99, overlap=0.99)
+    assert "k=32 or k=90%" in said({DOWN: wide})
+    assert "k=32 or k=90%" not in said({DOWN: wide}, k=RankRule(count=32))
+
+
+@pytest.mark.parametrize(
+    ("energies", "told"), [((16, 1), "The content is 4 x as strong"), ((1, 25), "The style is 5 x"), ((2, 1), None)]
+)
+def test_a_side_that_is_much_stronger(energies, told):
+    text = said({DOWN: replace(ROW, content_energy=energies[0], style_energy=energies[1])})
+    assert told in text if told else "as strong as" not in text
+
+
+def test_pairs_with_nothing_in_common():
+    assert "plain merge" in said({})
+    assert "plain merge" in said({DOWN: replace(ROW, style_energy=0.0)})
+    assert "plain merge" in said({DOWN: replace(ROW, content_energy=0.0)})

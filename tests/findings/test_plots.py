@@ -1,0 +1,153 @@
+"""What the pictures of a pair show, read back from what was drawn."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib_nplora.command_line.main import main
+from lib_nplora.findings.plots import figure, png
+from lib_nplora.fusion.outcome import Summary
+from lib_nplora.jobs.pair import FileFusion
+from lib_nplora.layers.key import ModuleKey
+from lib_nplora.methods.selection import Contest, Importance, Schedule
+from lib_nplora.methods.table import METHODS, Settings
+from lib_nplora.request.request import HARD, FusionRequest, Source
+from tests import loras
+
+from .test_findings import DOWN, ROW, TEXT, UP
+
+QUERY = ModuleKey("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q", "unet")
+ROWS = {DOWN: ROW, UP: replace(ROW, overlap=0.05, k=1), TEXT: replace(ROW, overlap=0.8), QUERY: ROW}
+
+
+def request(content: str = "dog", **settings: object) -> FusionRequest:
+    return FusionRequest((Source(content),), (Source("vangogh"),), **settings)
+
+
+def fusion(rows=ROWS, schedule=None) -> FileFusion:
+    return FileFusion(Summary({}), (), interference=rows, schedule=schedule)
+
+
+def axes_of(drawn):
+    return {axes.get_title(): axes for axes in drawn.axes}
+
+
+def test_blocks_and_kinds_are_coloured_by_overlap_over_chance():
+    axes = axes_of(figure(fusion(), request()))["How much the two meet (1 is chance)"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["text 1", "down 1", "up 1"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["self q", "feed-forward", "projection"]
+    shown = axes.images[0].get_array()
+    expected = [[np.nan, 8, np.nan], [1.4, np.nan, 1.4], [np.nan, np.nan, 0.5]]
+    np.testing.assert_allclose(np.ma.filled(shown, np.nan), expected, rtol=1e-6)
+    assert {text.get_text() for text in axes.texts} == {"8", "1.4", "0.5"}
+
+
+def test_the_spectrum_is_cut_at_k():
+    axes = axes_of(figure(fusion(), request()))["The style's singular values"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [1.0, 0.5])
+    assert "protected: k = 2" in axes.get_legend_handles_labels()[1]
+
+
+@pytest.mark.parametrize("mu", [0.5, 2.0, HARD])
+def test_the_chosen_mu_lies_on_the_curve(mu):
+    inside = 0.14
+    removed = inside * (1 - 1 / (1 + mu) ** 2)
+    rows = {DOWN: replace(ROW, removed=removed)}
+    axes = axes_of(figure(fusion(rows), request(mu=mu)))["Share of the content's energy that np removes"]
+    curve, limit, mark = axes.lines
+    np.testing.assert_allclose(curve.get_ydata(), 14 * (1 - 1 / (1 + curve.get_xdata()) ** 2), atol=1e-9)
+    np.testing.assert_allclose(limit.get_ydata(), 14)
+    assert mark.get_ydata()[0] == pytest.approx(100 * removed)
+    assert mark.get_xdata()[0] == min(mu, 5)
+
+
+def test_other_methods_have_no_mark():
+    axes = axes_of(figure(fusion(), request(method="direct")))["Share of the content's energy that np removes"]
+    assert len(axes.lines) == 2
+
+
+def test_the_schedule_has_layers_across_and_steps_down():
+    contests = {UP: Contest(Importance(1, 1), Importance(1, 1)), DOWN: Contest(Importance(9, 9), Importance(1, 9))}
+    schedule = Schedule(contests, METHODS["klora"].rule(Settings()))
+    letters = schedule.letters(6)
+    assert letters[UP] != letters[DOWN]
+    axes = axes_of(figure(fusion(schedule=schedule), request(method="klora"), 6))["Who wins"]
+    shown = axes.images[0].get_array()
+    assert shown.shape == (6, 2)
+    assert ["".join("s" if cell else "c" for cell in column) for column in shown.T] == [letters[DOWN], letters[UP]]
+    assert "Who wins" not in axes_of(figure(fusion(), request()))
+
+
+@pytest.mark.parametrize("name", ["$x^2$ $", "a\nb", "\\frac", "x" * 400])
+def test_any_name_can_be_drawn(name):
+    assert png(fusion(), request(name)).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {},
+        {DOWN: replace(ROW, spectrum=(), overlap=0.0, chance=0.0, inside=0.0, removed=0.0, k=0, style_energy=0.0)},
+        {DOWN: replace(ROW, overlap=0.0, inside=0.0, removed=0.0)},
+        {DOWN: replace(ROW, overlap=1.0, chance=1e-4)},
+    ],
+)
+def test_pairs_at_the_edges_are_drawn(rows):
+    assert png(fusion(rows), request()).startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    loras.write(tmp_path / "c.safetensors", loras.random_lora(loras.SD1, 4, 1))
+    loras.write(tmp_path / "s.safetensors", loras.random_lora(loras.SD1, 3, 2))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def inspect(*arguments: str) -> int:
+    return main(["inspect", "c.safetensors", "s.safetensors", *arguments])
+
+
+@pytest.mark.parametrize("method", ["np", "klora"])
+def test_the_command_line_writes_the_picture(pair, method):
+    assert inspect("--method", method, "--plot", "out.png") == 0
+    assert (pair / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in pair.iterdir()) == ["c.safetensors", "out.png", "s.safetensors"]
+
+
+def test_pictures_are_replaced_only_if_asked(pair, capsys):
+    (pair / "out.png").write_text("mine")
+    assert inspect("--plot", "out.png") == 2
+    assert "exists" in capsys.readouterr().err
+    assert (pair / "out.png").read_text() == "mine"
+    assert inspect("--plot", "out.png", "--overwrite") == 0
+    assert (pair / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("out", "told"), [("out.jpg", "end in .png"), ("nowhere/out.png", "does not exist")])
+def test_pictures_that_cannot_be_written(pair, capsys, out, told):
+    assert inspect("--plot", out) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_without_matplotlib_only_the_picture_is_missing(pair):
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; "
+        "from lib_nplora.command_line.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+
+    def run(*arguments):
+        command = [sys.executable, "-c", code, "inspect", "c.safetensors", "s.safetensors", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    assert run().returncode == 0
+    done = run("--plot", "out.png")
+    assert (done.returncode, done.stderr) == (2, "nplora: plots need matplotlib: pip install matplotlib\n")

@@ -1,0 +1,218 @@
+"""Files in, their fusion out: what the command line does not show."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from lib_nplora.errors import FileError
+from lib_nplora.files import read_lora, write_lora
+from lib_nplora.fusion.outcome import Outcome
+from lib_nplora.jobs.pair import ONLY_DIFFUSERS, FilePair, Saving, fuse_files, inspect_files, losses
+from lib_nplora.maths.rank_rule import RankRule
+from lib_nplora.request.request import FusionRequest, Source
+from tests import loras, reference
+from tests.bench.sdxl import random_lora
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    loras.write(tmp_path / "content.safetensors", loras.random_lora(loras.SD1, 4, 1, alpha=2))
+    loras.write(tmp_path / "style.safetensors", loras.random_lora(loras.SD1[2:], 3, 2))
+    return tmp_path
+
+
+def pair(folder: Path, **settings: float) -> FilePair:
+    request = FusionRequest((Source("content"),), (Source("style", 0.5, 0.5),), **settings)
+    return FilePair(folder / "content.safetensors", folder / "style.safetensors", request)
+
+
+def saved(folder: Path, **settings: float) -> dict[str, torch.Tensor]:
+    out = folder / "out.safetensors"
+    fuse_files(pair(folder, **settings), Saving(out, "fp32", overwrite=True))
+    return {str(key): delta.dense() for key, delta in read_lora(out).weights.deltas.items()}
+
+
+def test_the_multipliers_of_the_parts_reach_the_file(folder: Path) -> None:
+    whole, part = saved(folder), saved(folder, te=-2.0, unet=0.25)
+    assert whole.keys() == part.keys()
+    for name, delta in whole.items():
+        torch.testing.assert_close(part[name], (-2.0 if name.startswith("lora_te") else 0.25) * delta)
+    assert {name.startswith("lora_te") for name in whole} == {True, False}
+    with safe_open(folder / "out.safetensors", "pt") as file:
+        (style,) = json.loads(file.metadata()["nplora_styles"])
+    assert (style["te"], style["unet"]) == (-1.0, 0.125)
+
+
+def test_an_inspection_tells_what_a_fusion_tells_and_writes_nothing(folder: Path) -> None:
+    before = set(folder.iterdir())
+    inspected = inspect_files(pair(folder, mu=2.0))
+    assert set(folder.iterdir()) == before
+    fused = fuse_files(pair(folder, mu=2.0), Saving(folder / "out.safetensors"))
+    assert inspected.summary.layers == fused.summary.layers
+    assert str(inspected.summary) == str(fused.summary)
+    assert inspected.summary.removed > 0
+    assert sum(layer.outcome is Outcome.CONTENT_ONLY for layer in inspected.summary.layers.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("dare", {"nplora_density": "0.25", "nplora_seed": "0"}),
+        ("ties", {"nplora_density": "0.25"}),
+        ("np", {}),
+    ],
+)
+def test_a_file_tells_the_settings_that_made_it(folder: Path, method: str, settings: dict[str, str]) -> None:
+    out = folder / "out.safetensors"
+    fusion = fuse_files(pair(folder, method=method, density=0.25), Saving(out, full=True))
+    with safe_open(out, "pt") as file:
+        told = file.metadata()
+    assert {key: told[key] for key in ("nplora_density", "nplora_seed") if key in told} == settings
+    assert fusion.remarks == (() if settings else ("density= has no effect with method=np",))
+
+
+def test_whole_layers_are_saved_as_they_are(folder: Path) -> None:
+    once = saved_whole(folder, seed=1)
+    assert all(torch.equal(once[name], delta) for name, delta in saved_whole(folder, seed=1).items())
+    other = saved_whole(folder, seed=2)
+    assert any(not torch.equal(once[name], delta) for name, delta in other.items())
+
+
+def saved_whole(folder: Path, **settings: int) -> dict[str, torch.Tensor]:
+    out = folder / "out.safetensors"
+    fuse_files(pair(folder, method="dare", **settings), Saving(out, "fp32", full=True, overwrite=True))
+    return {str(key): delta.dense() for key, delta in read_lora(out).weights.deltas.items()}
+
+
+class Stopped(Exception):
+    """Of a user who has seen enough."""
+
+
+def test_whoever_watches_sees_every_layer_and_may_stop_it(folder: Path) -> None:
+    seen = []
+
+    def watch(content, style, walk):
+        for layer in walk:
+            seen.append((layer.key in content.deltas, layer.key in style.deltas))
+            yield layer
+        if stop:
+            raise Stopped
+
+    stop = False
+    fuse_files(pair(folder), Saving(folder / "out.safetensors"), watch)
+    assert len(seen) == len(loras.SD1)
+    assert seen.count((True, False)) == 2
+    stop = True
+    with pytest.raises(Stopped):
+        fuse_files(pair(folder), Saving(folder / "other.safetensors"), watch)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "content.safetensors", "out.safetensors", "style.safetensors"
+    ]  # fmt: skip
+
+
+def ranks(path: Path) -> dict[str, int]:
+    return {str(key): delta.rank for key, delta in read_lora(path).weights.deltas.items()}
+
+
+@pytest.mark.parametrize("share", ["100%", "90%", "50%"])
+def test_an_energy_keeps_the_fewest_directions_that_hold_it(folder: Path, share: str) -> None:
+    exact, cut = folder / "exact.safetensors", folder / "cut.safetensors"
+    fuse_files(pair(folder, mu=2.0), Saving(exact, "fp32"))
+    size = RankRule.parse(share)
+    fusion = fuse_files(pair(folder, mu=2.0), Saving(cut, "fp32", size))
+    found = {str(key): delta for key, delta in read_lora(cut).weights.deltas.items()}
+    lost = energy = 0.0
+    for key, delta in read_lora(exact).weights.deltas.items():
+        u, s, vh = np.linalg.svd(delta.dense().double().numpy(), full_matrices=False)
+        k = reference.cut(s, share)
+        assert found[str(key)].rank == k
+        assert reference.error(found[str(key)].dense(), (u[:, :k] * s[:k]) @ vh[:k]) < 1e-5
+        if k < delta.rank:
+            lost, energy = lost + (s[k:] ** 2).sum(), energy + (s**2).sum()
+    assert fusion.sizing.lost == pytest.approx(lost / energy if energy else 0.0, abs=1e-6)
+    with safe_open(cut, "pt") as file:
+        assert file.metadata()["nplora_energy"] == share
+    if share == "50%":
+        assert sum(ranks(cut).values()) < sum(ranks(exact).values())
+        assert "layers cut to 50% of their energy" in losses(fusion.sizing)
+
+
+def test_both_spellings_hold_the_same(folder: Path) -> None:
+    kohya, diffusers = folder / "kohya.safetensors", folder / "diffusers.safetensors"
+    fuse_files(pair(folder), Saving(kohya, "fp32"))
+    assert ONLY_DIFFUSERS in fuse_files(pair(folder), Saving(diffusers, "fp32", spelled="diffusers")).remarks
+    one, other = (read_lora(path).weights.deltas for path in (kohya, diffusers))
+    assert set(one) == set(other)
+    for key, delta in one.items():
+        torch.testing.assert_close(other[key].dense(), delta.dense())
+    with safe_open(diffusers, "pt") as file:
+        starts = {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
+    assert starts == {"unet", "text_encoder"}
+
+
+def test_what_diffusers_spelling_cannot_hold_is_refused(folder: Path) -> None:
+    out = folder / "out.safetensors"
+    with pytest.raises(FileError, match="which diffusers' spelling cannot hold: choose kohya's, or a rank"):
+        fuse_files(pair(folder, method="dare"), Saving(out, full=True, spelled="diffusers"))
+    assert not out.exists()
+
+
+def test_flux_is_written_in_one_spelling(tmp_path: Path) -> None:
+    for seed, name in enumerate(("content", "style")):
+        tensors = loras.block_tensors(loras.random_blocks(loras.FLUX, seed=seed), "comfy")
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    with pytest.raises(FileError, match="diffusers' spelling only"):
+        fuse_files(pair(tmp_path), Saving(tmp_path / "out.safetensors", spelled="kohya"))
+
+
+def test_a_process_that_is_killed_leaves_no_half_file(tmp_path: Path) -> None:
+    """At moments from its start to its end; with --overwrite, the file is the old one or the new one."""
+    for seed, name in enumerate("cs"):
+        deltas = random_lora(name, 32, seed, 150).deltas
+        write_lora(tmp_path / f"{name}.safetensors", deltas.items(), "fp16", None, {})
+    out, environment = tmp_path / "out.safetensors", {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "lib_nplora", "fuse", "c.safetensors", "s.safetensors", "-o", out.name]
+
+    def run(*arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, *arguments], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+
+    def parts() -> list[Path]:
+        return [path for path in tmp_path.rglob("*.part") if path.stat().st_size]
+
+    started = time.perf_counter()
+    assert run().wait() == 0
+    usual = time.perf_counter() - started
+    complete = out.read_bytes()
+    half_written = 0
+    for overwrite in (False, True):
+        for moment in range(6):
+            if overwrite:
+                out.write_bytes(b"the old one")
+            else:
+                out.unlink(missing_ok=True)
+            process = run("--overwrite")
+            deadline = time.perf_counter() + 10 * usual
+            while not parts() and process.poll() is None and time.perf_counter() < deadline:
+                time.sleep(0.001)
+            time.sleep(0.002 * moment**2)
+            process.kill()
+            process.wait()
+            left = parts()
+            half_written += bool(left)
+            assert all(path.suffix == ".part" and path.parent.name.startswith(".") for path in left)
+            assert (out.read_bytes() if out.exists() else None) in ((b"the old one" if overwrite else None), complete)
+            for folder in {path.parent for path in left}:
+                shutil.rmtree(folder)
+    assert half_written
