@@ -25,7 +25,7 @@ from lib_nplora.command_line.main import main
 from lib_nplora.files import read_lora
 from tests import demo, loras, reference
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
