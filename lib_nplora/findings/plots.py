@@ -15,7 +15,8 @@ from ..jobs.pair import FileFusion
 from ..layers.key import ModuleKey
 from ..layers.place import block_of, in_model_order, in_usual_order, kind_of
 from ..methods.selection import USUAL_STEPS
-from ..request.request import FusionRequest, format_number
+from ..methods.texts import format_number
+from ..request.request import FusionRequest
 from .sentences import Group, percent, projects, removed_at, strength_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def figure(fusion: FileFusion, request: FusionRequest, steps: int = USUAL_STEPS)
     height = max(6.0, 0.24 * rows + 1.5)
     heights = [height, 3.2] if letters else [height]
     drawn = Figure(figsize=(12, sum(heights)), layout="constrained")
-    drawn.suptitle(f"{_plain(request.title)}, method {request.method}", parse_math=False)
+    drawn.suptitle(f"{_plain(request.title)}, method {request.method.name}", parse_math=False)
     upper, *lower = drawn.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat
     if fusion.interference:
         grid = upper.add_gridspec(2, 2, width_ratios=(3, 2))

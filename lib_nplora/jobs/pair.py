@@ -12,14 +12,15 @@ from ..errors import FileError, MismatchError, RequestError
 from ..files import Base, LoraFile, Sizing, Spelling, is_transformer, read_lora, write_lora
 from ..fusion.interference import Interference
 from ..fusion.outcome import Summary
-from ..fusion.walk import FusedLayer, fuse_layers, schedule_of, settings_of, unread
+from ..fusion.walk import FusedLayer, fuse_layers, schedule_of
+from ..layers.by_block import written_exceptions
 from ..layers.key import ModuleKey
 from ..layers.weights import LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.rank_rule import RankRule
 from ..methods.selection import Schedule
-from ..methods.table import OPTIONS, method_named
-from ..request.request import FusionRequest, Source, format_number
+from ..methods.texts import format_number
+from ..request.request import FusionRequest, Source
 from .traits import accelerator
 
 PLAIN_MERGE = "The two LoRAs share no layer that can be fused, so this is a plain merge."
@@ -103,10 +104,10 @@ def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> File
     Raises FileError, MismatchError, RequestError, and whatever `watch` raises.
     """
     check_new(saving.output, ".safetensors", saving.overwrite, (pair.content, pair.style, pair.base))
-    if method_named(pair.request.method).rule:
+    if pair.request.method.changes_with_steps:
         raise RequestError(
-            f"method={pair.request.method} changes from step to step, which no file can hold: use the tag in a prompt, "
-            "or choose another method"
+            f"method={pair.request.method.name} changes from step to step, which no file can hold: use the tag in "
+            "a prompt, or choose another method"
         )
     read = _Read.of(pair)
     seen: list[FusedLayer] = []
@@ -191,16 +192,18 @@ class _Read:
             for role, lora in (("content", self.content), ("style", self.style))
             if (kind := accelerator(lora.weights.name))
         )
-        return *accelerators, *unread(self.request)
+        return *accelerators, *self.request.remarks
 
     def provenance(self, sizing: Sizing) -> dict[str, str]:
         """What the file says about how it was made."""
         request, base = self.request, self.base
-        reads = method_named(request.method).reads
+        parameters = request.method.parameters
 
         def described(lora: LoraFile, source: Source) -> str:
             te, unet = source.te * request.te, source.unet * request.unet
-            return json.dumps([{"name": lora.weights.name, "sha256": lora.sha256, "te": te, "unet": unet}])
+            told = {"name": lora.weights.name, "sha256": lora.sha256, "te": te, "unet": unet}
+            exceptions = written_exceptions(source.exceptions, format_number)
+            return json.dumps([{**told, "blocks": exceptions} if exceptions else told])
 
         used = base and any(lora.weights.digest != lora.sha256 for lora in (self.content, self.style))
         model = {"nplora_base": json.dumps({"name": base.path.stem, "sha256": base.digest})} if base and used else {}
@@ -208,10 +211,8 @@ class _Read:
             "nplora_version": __version__,
             "nplora_contents": described(self.content, request.contents[0]),
             "nplora_styles": described(self.style, request.styles[0]),
-            "nplora_mu": format_number(request.mu),
-            "nplora_k": str(request.k),
-            "nplora_method": request.method,
-            **{f"nplora_{name}": str(getattr(settings_of(request), name)) for name in OPTIONS if name in reads},
+            "nplora_method": request.method.name,
+            **{f"nplora_{one.name}": request.values.text(one) for one in parameters},
             **({f"nplora_{'energy' if sizing.size.percent else 'rank'}": str(sizing.size)} if sizing.size else {}),
             **model,
         }

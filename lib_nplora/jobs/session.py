@@ -10,23 +10,18 @@ from dataclasses import dataclass
 
 from ..errors import FileError, NploraError, RequestError
 from ..fusion.fused import FusedLora
-from ..fusion.walk import fingerprint, fuse, settings_of, unread
+from ..fusion.walk import fingerprint, fuse
 from ..hosts.protocol import Host, LoraFile
 from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.dense import DenseDelta
-from ..methods.table import Basis, method_named
-from ..request.request import FusionRequest, format_number
+from ..methods.method import Effect
+from ..request.request import FusionRequest
 from .traits import accelerator, family
 
 logger = logging.getLogger("nplora")
 
 GIB = 2**30
-SMALL_EFFECT = 0.01
-"""Share of the content's energy under which a projection is hardly seen, and is said to be so."""
-
-MANY_DIRECTIONS = 0.5
-"""Share of the directions over which a style's basis leaves hardly any content, as one that has no small rank does."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +180,7 @@ class Session:
             self._fused.clear()
 
     def _fuse(self, request: FusionRequest) -> tuple[dict[str, LoraFile], FusedLora, list[str]]:
-        settings_of(request)
+        request.check()
         files = {source.name: self.host.resolve(source.name) for source in (*request.contents, *request.styles)}
         _refuse_same_file(request, files)
         contents, styles = (
@@ -256,7 +251,6 @@ def _remarks(
     request: FusionRequest, fused: FusedLora, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]
 ) -> list[str]:
     """What the user would not expect of this fusion."""
-    method = method_named(request.method)
     logger.info("%s: %s", fused.title, fused.summary)
     remarks = []
     summary = fused.summary
@@ -265,13 +259,13 @@ def _remarks(
         ("style", request.styles, styles, summary.style_energy),
     ):
         weights = (
-            getattr(source, key.part) * getattr(request, key.part)
+            source.weight(key) * getattr(request, key.part)
             for source, lora in zip(sources, side)
             for key in lora.deltas
         )
         if energy == 0 and any(weights):
             remarks.append(f"the {role} changes nothing: its alpha is 0, or all its values are")
-    if not summary.any_fused and not method.owner:
+    if not summary.any_fused and not request.method.takes_lone_layers:
         remarks.append("the LoRAs have no layer in common, so they are merged plainly")
     if not summary.as_asked and (summary.any_fused or summary.not_matched):
         left_out = [
@@ -280,24 +274,14 @@ def _remarks(
             if lora.unmatched
         ]
         remarks.append("; ".join([f"not everything could be fused: {summary}", *left_out]))
-    remarks.extend(unread(request))
+    remarks.extend(request.remarks)
     if (whole := sum(delta.nbytes for delta in fused.deltas.values() if isinstance(delta, DenseDelta))) > GIB:
         remarks.append(f"its layers have no small rank, so it takes {whole / GIB:.1f} GiB of memory")
     meet = any(
         key.part == "unet" and layer.content_energy and layer.style_energy for key, layer in summary.layers.items()
     )
-    if method.rule and not fused.schedule and meet:
-        remarks.append(f"no layer of scope={settings_of(request).scope} is in both LoRAs, so they are merged plainly")
-    if method.basis in (Basis.STYLE_INPUT, Basis.STYLE_OUTPUT) and ("mu" not in method.reads or request.mu > 0):
-        cause = f"mu={format_number(request.mu)}" if "mu" in method.reads else f"method={request.method}"
-        removed = f"{cause} removes {100 * summary.removed:.2f} % of the content's energy"
-        if 0 < summary.removed < SMALL_EFFECT:
-            remarks.append(f"these LoRAs hardly overlap, so expect a small change: {removed}")
-        elif summary.protected > MANY_DIRECTIONS:
-            remarks.append(
-                f"the style uses {100 * summary.protected:.0f} % of all directions, so little content is left: "
-                f"{removed}. Try k=32"
-            )
+    effect = Effect(summary.removed, summary.protected, meet, fused.schedule is not None)
+    remarks.extend(request.method.remarks(request.values, effect))
     return remarks
 
 

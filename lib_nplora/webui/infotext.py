@@ -10,8 +10,10 @@ from typing import Any
 
 from ..errors import NploraError, RequestError
 from ..hosts import Host
+from ..methods.table import parameters
+from ..request.request import FusionRequest
 from . import prompt_text, running
-from .fields import NAMES, PanelState
+from .fields import PanelState
 from .prompt_text import Spelled
 
 logger = logging.getLogger("nplora")
@@ -21,8 +23,16 @@ MARK = "NP-LoRA"
 
 BY_PANEL = "panel"
 
-SEED = "NP-LoRA random seed"
-"""Stands in the parameters of a picture whose fusion is partly random, also if the tag leaves it at its default."""
+
+def told_of(request: FusionRequest) -> dict[str, str]:
+    """What a picture's parameters say of its fusion beside the tag: what is not to be left to a later default."""
+    own = request.method.parameters
+    return {one.infotext: request.values.text(one) for one in own if one.infotext}
+
+
+def ours() -> set[str]:
+    """Every name under which we write into a picture's parameters, but for the hashes."""
+    return {MARK, *(one.infotext for one in parameters().values() if one.infotext)}
 
 
 def label(name: str) -> str:
@@ -53,7 +63,7 @@ def on_pasted(infotext: str, params: MutableMapping[str, Any]) -> None:
     request = shown.asked.request
     assert not isinstance(request, RequestError)
     state = PanelState.of(request, enabled=by_panel)
-    params.update({label(name): getattr(state, name) for name in NAMES})
+    params.update({label(name): value for name, value in state.held.items()})
 
 
 def enabled(params: Mapping[str, Any]) -> bool:

@@ -6,9 +6,9 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Optional, TypeVar, Union, cast
 
-from pydantic import BaseModel, Field, StrictInt
+from pydantic import BaseModel, Field, StrictFloat, StrictInt, StrictStr, create_model
 
 from ..errors import RequestError
 from ..files import HIGHEST_RANK, Spelling, parse_size
@@ -17,56 +17,59 @@ from ..fusion.outcome import Outcome, Summary
 from ..jobs.pair import PLAIN_MERGE, FileFusion, Saving, losses
 from ..layers.key import ModuleKey
 from ..maths.rank_rule import RankRule
-from ..methods.selection import MOST_STEPS, SCOPES, USUAL_STEPS
-from ..methods.table import METHODS, OPTIONS, method_named
-from ..request.request import PARSERS, FusionRequest, Source, parse_mu, parse_number
+from ..methods.selection import MOST_STEPS, USUAL_STEPS
+from ..methods.table import method_named, methods, parameters, readers, usual
+from ..methods.texts import parse_number
+from ..request.request import FusionRequest
+from ..request.tag import read_weight, weighted
 
 
 class PairBody(BaseModel, extra="forbid"):
-    """What to fuse."""
+    """What to fuse. `with_parameters` adds what the methods read."""
 
     content: str = Field(..., description="The LoRA of the subject, by the name or alias that `<lora:...>` takes.")
     style: str = Field(..., description="The LoRA of the style, likewise.")
-    mu: float | str = Field(
-        FusionRequest.mu,
-        description="How strongly the style is protected: a number from 0 (plain merge) up, or `hard`.",
-    )
-    k: str | int = Field("all", description="How many of the style's directions are protected: `all`, 8, `90%`.")
-    method: str = Field(FusionRequest.method, description=f"One of: {', '.join(METHODS)}.")
-    content_weight: float = Field(1.0, description="Weight of the content LoRA.")
-    style_weight: float = Field(1.0, description="Weight of the style LoRA.")
-    te: float = Field(FusionRequest.te, description="Multiplier of the fused update on the text encoder.")
-    unet: float = Field(FusionRequest.unet, description="Multiplier of the fused update on the diffusion model.")
-    alpha: float | None = Field(None, description="How much the style gains by the last step; null: the method's own.")
-    beta: float | None = Field(None, description="How strong the style is at the first step; null: the method's own.")
-    scope: str | None = Field(None, description=f"Layers that take turns: {', '.join(SCOPES)}; null: the method's own.")
-    density: float | str | None = Field(
-        None, description="Share of the values that is kept: 0.2, `20%`; null: the method's own."
-    )
-    seed: StrictInt | None = Field(None, description="Picks what is dropped at random; null: the method's own.")
+    method: str = Field("np", description="How to fuse them.")
+    content_weight: float | str = Field(1.0, description="Weight of the content LoRA, by block too: `1,in@0.6`.")
+    style_weight: float | str = Field(1.0, description="Weight of the style LoRA, likewise.")
+    te: float = Field(1.0, description="Multiplier of the fused update on the text encoder.")
+    unet: float = Field(1.0, description="Multiplier of the fused update on the diffusion model.")
 
     def request(self) -> FusionRequest:
         """Raises RequestError."""
-        method = self.method.strip().lower()
-        method_named(method)
+        method = method_named(self.method)
         content, style = (
-            Source(name, weight, weight)
-            for name, weight in (
-                (self.content, _finite("content_weight", self.content_weight)),
-                (self.style, _finite("style_weight", self.style_weight)),
-            )
+            weighted(name, read_weight(key, str(getattr(self, key))))
+            for name, key in ((self.content, "content_weight"), (self.style, "style_weight"))
         )
-        given = {name: getattr(self, name) for name in OPTIONS}
-        return FusionRequest(
-            (content,),
-            (style,),
-            parse_mu(str(self.mu)),
-            RankRule.parse(str(self.k)),
-            method,
-            _finite("te", self.te),
-            _finite("unet", self.unet),
-            **{name: PARSERS[name](str(value)) for name, value in given.items() if value is not None},
+        texts = {name: getattr(self, name, None) for name in parameters()}
+        given: dict[str, Any] = {
+            name: one.read(str(texts[name])) for name, one in parameters().items() if texts[name] is not None
+        }
+        multipliers: dict[str, Any] = {part: parse_number(part, repr(getattr(self, part))) for part in ("te", "unet")}
+        return FusionRequest.of((content,), (style,), method, **multipliers, **given)
+
+
+Body = TypeVar("Body", bound=PairBody)
+
+
+def with_parameters(body: type[Body]) -> type[Body]:
+    """The model with a field for each parameter of any method."""
+    added: dict[str, Any] = {
+        one.name: (
+            Optional[Union[StrictInt, StrictFloat, StrictStr]],  # noqa: UP007, UP045 (pydantic 1)
+            Field(
+                None,
+                description=f"For {', '.join(method.name for method in readers(one.name))}: {one.words}; {one.takes}"
+                f"{', by block too: `0.5,mid@2`' if one.by_block else ''}; null: the method's own default.",
+            ),
         )
+        for one in parameters().values()
+    }
+    known = ", ".join(methods())
+    added["method"] = str, Field(usual().name, description=f"How to fuse them, one of: {known}.")
+    made: type[Body] = create_model(body.__name__, __base__=body, **added)
+    return made
 
 
 class FuseBody(PairBody):
@@ -244,7 +247,3 @@ def remarks(fusion: FileFusion) -> list[str]:
     if fusion.sizing.losses:
         found.append(losses(fusion.sizing))
     return found
-
-
-def _finite(key: str, value: float) -> float:
-    return parse_number(key, repr(value))

@@ -19,9 +19,10 @@ from ..hosts.protocol import Host
 from ..jobs.pair import FileFusion, Saving, Watch, inspect_files, losses
 from ..layers.weights import LoraWeights
 from ..methods.selection import MOST_STEPS, USUAL_STEPS
-from ..request.request import FusionRequest, format_tag
+from ..request.request import FusionRequest
+from ..request.tag import format_tag
 from . import running
-from .fields import NAMES, PanelState
+from .fields import PanelState, fields
 from .rest_errors import shown
 from .saving import file_pair, save
 
@@ -44,13 +45,13 @@ IN_THE_PANEL = {
 """What to do, in words of the command line -> in words of the panel."""
 
 
-def build(tab: str, fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
+def build(tab: str, held: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
     """Make it, inside whatever Gradio block is open.
 
     tab
         Whose sampling steps count, `txt2img` or `img2img`.
-    fields
-        The panel's components, by the names of PanelState's fields.
+    held
+        The panel's components, by the names of its values, in their order.
     at
         Name -> the arguments that give a component its place.
     """
@@ -94,7 +95,7 @@ def build(tab: str, fields: dict[str, Any], at: Callable[[str], dict[str, str]])
             )
             button = gr.Button("Save as LoRA", scale=1, min_width=160, **at("save"))
         parts["saved"] = gr.Textbox("", label="Saved", interactive=False, **at("saved"))
-    inputs = [fields[name] for name in NAMES]
+    inputs = list(held.values())
     asked = [*inputs, parts["steps"]]
     # Gradio hands the outputs' values over after the inputs'.
     js = f"(...values) => nploraSteps('{tab}', values.slice(0, {len(asked)}))"
@@ -111,7 +112,7 @@ def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, str]:
     def inspect() -> tuple[str, str]:
         request = _request(args)
         fusion = inspect_files(file_pair(_host(), request), _watched(progress))
-        steps = min(max(int(args[len(NAMES)]), 1), MOST_STEPS)
+        steps = min(max(int(args[len(fields())]), 1), MOST_STEPS)
         told = f"{format_tag(request)}, {steps} steps:" if fusion.schedule else f"{format_tag(request)}:"
         lines = [told, *findings(fusion, request), *fusion.remarks]
         return shown("\n".join(lines)), _image(png(fusion, request, steps))
@@ -130,7 +131,7 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
 
     def saving() -> str:
         request = _request(args)
-        output, size, dtype, spelling = args[len(NAMES) :]
+        output, size, dtype, spelling = args[len(fields()) :]
         spelled = None if spelling == USUAL else spelling
         how = partial(Saving, dtype=dtype, size=parse_size(str(size or "")), spelled=spelled)
         saved = save(_host(), request, (output or "").strip(), how, _watched(progress))
@@ -145,7 +146,7 @@ def _told_of(fusion: FileFusion) -> Sequence[str]:
 
 
 def _request(args: Sequence[Any]) -> FusionRequest:
-    return PanelState.from_args(args[: len(NAMES)]).request()
+    return PanelState.from_args(args[: len(fields())]).request()
 
 
 def _host() -> Host:
