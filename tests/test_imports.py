@@ -116,10 +116,12 @@ def test_only_some_rooms_see_what_is_not_ours(path):
 
 
 def test_host_adapters_do_not_know_each_other():
-    helpers = {"hosts", "hosts.protocol", "hosts.lora_list", "hosts.collected", "hosts.forge_merge"}
-    for path in (PACKAGE / "hosts").glob("*.py"):
+    helpers = {"hosts", "hosts.protocol", "hosts.lora_list", "hosts.collected"}
+    for path in (PACKAGE / "hosts").rglob("*.py"):
+        own = ".".join(dotted(path).split(".")[:2])
         ours = {module for module, ours in imported(path) if ours and room(module) == "hosts"}
-        assert ours <= helpers, f"{dotted(path)} imports {ours - helpers}"
+        others = {module for module in ours - helpers if not f"{module}.".startswith(f"{own}.")}
+        assert not others, f"{dotted(path)} imports {others}"
 
 
 def test_the_session_knows_no_host():

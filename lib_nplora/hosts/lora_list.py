@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ..errors import FileError, NotFoundError, did_you_mean
-from .protocol import LoraEntry, LoraFile
+from .protocol import LoraEntry, ShelfFile
 
 logger = logging.getLogger("nplora")
 
@@ -26,28 +26,28 @@ class LoraList:
 
     @property
     def folder(self) -> str:
-        """See Host."""
+        """See Shelf."""
         folder: str = self._networks.shared.cmd_opts.lora_dir
         return folder
 
     def names(self) -> list[str]:
-        """See Host."""
+        """See Shelf."""
         return [entry.name for entry in self.listed()]
 
     def listed(self) -> list[LoraEntry]:
-        """See Host."""
+        """See Shelf."""
         with _listing:
             records = list(self._networks.available_networks.values())
         entries = [LoraEntry(r.name, r.alias, r.filename, r.shorthash or "", r.metadata or {}) for r in records]
         return sorted(entries, key=lambda entry: entry.name.lower())
 
     def refresh(self) -> None:
-        """See Host."""
+        """See Shelf."""
         with _listing:
             self._networks.list_available_networks()
 
-    def resolve(self, name: str) -> LoraFile:
-        """See Host.resolve. A file that was added or replaced since the host last looked is found.
+    def resolve(self, name: str) -> ShelfFile:
+        """See Shelf.resolve. A file that was added or replaced since the host last looked is found.
 
         Raises FileError if the host fails to hash it, as A1111 does where a header claims an absurd length.
         """
@@ -69,10 +69,10 @@ class LoraList:
             record.read_hash()
         except Exception as error:
             raise FileError(f"'{record.name}' cannot be read: {error}") from error
-        return LoraFile(record.name, path, stamp, record.shorthash or "", record, record.metadata or {})
+        return ShelfFile(record.name, path, stamp, record.shorthash or "", record, record.metadata or {})
 
     def named_by_hash(self, shorthash: str, seconds: float = 10.0) -> str | None:
-        """See Host. A file that was added or renamed since the host last looked is found, too."""
+        """See Shelf. A file that was added or renamed since the host last looked is found, too."""
         if not shorthash:
             return None
         if (name := self._hashed(shorthash)) is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..fusion.fused import FusedLora, Winners
+from ..layers.block import Block
 from ..layers.weights import LoraWeights
 
 
@@ -30,7 +31,7 @@ class LoraEntry:
 
 
 @dataclass(frozen=True)
-class LoraFile:
+class ShelfFile:
     """A LoRA that the host has found on disk.
 
     name
@@ -53,18 +54,12 @@ class LoraFile:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
-class Host(Protocol):
-    """One WebUI. All calls come from the thread that makes the picture; those about files and names from any."""
-
-    name: str
+class Shelf(Protocol):
+    """The LoRA files of a host. May be asked from any thread."""
 
     @property
     def folder(self) -> str:
         """Where new LoRAs are saved."""
-
-    @property
-    def checkpoint(self) -> str | None:
-        """The file of the loaded model, None if none is loaded. Loads none."""
 
     def names(self) -> list[str]:
         """The stems of the LoRA files that the host knows, in alphabetical order, whatever their case."""
@@ -81,13 +76,24 @@ class Host(Protocol):
         Files that the host has not hashed yet are read for about `seconds`, the newest first.
         """
 
-    def model_token(self) -> Hashable:
-        """Equal for equal loaded models: deltas loaded under one token fit no other."""
-
-    def resolve(self, name: str) -> LoraFile:
+    def resolve(self, name: str) -> ShelfFile:
         """The file that `<lora:name>` means, by stem or alias. Raises NotFoundError with the nearest name."""
 
-    def load(self, file: LoraFile) -> LoraWeights:
+
+class Model(Protocol):
+    """The model that makes the pictures. All calls come from the thread that does."""
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The file of the loaded model, None if none is loaded. Loads none."""
+
+    def token(self) -> Hashable:
+        """Equal for equal loaded models: deltas loaded under one token fit no other."""
+
+    def blocks(self) -> Collection[Block]:
+        """The blocks of the loaded model that LoRAs can change."""
+
+    def load(self, file: ShelfFile) -> LoraWeights:
         """Read a LoRA and match it to the loaded model. Raises FileError, MismatchError."""
 
     def apply(self, fused: Sequence[FusedLora]) -> None:
@@ -106,3 +112,12 @@ class Host(Protocol):
 
     def clear(self) -> None:
         """Leave the model as the host itself would have it."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One WebUI."""
+
+    name: str
+    model: Model
+    shelf: Shelf

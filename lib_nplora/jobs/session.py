@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import FileError, NploraError, RequestError
 from ..fusion.fused import FusedLora
 from ..fusion.walk import fingerprint, fuse
-from ..hosts.protocol import Host, LoraFile
+from ..hosts.protocol import Host, ShelfFile
+from ..layers.block import Block
+from ..layers.by_block import check_blocks
 from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.dense import DenseDelta
@@ -59,7 +61,7 @@ class Plan:
     honoured: Mapping[Asked, FusedLora]
     problems: Sequence[str]
     remarks: Sequence[str]
-    files: Mapping[str, LoraFile]
+    files: Mapping[str, ShelfFile]
 
     @property
     def by_role(self) -> bool:
@@ -92,6 +94,7 @@ class Session:
         self._fused = ByteLru(0)
         self.resize(cache_gib)
         self._model: Hashable = None
+        self._known_blocks: tuple[Hashable, Collection[Block]] | None = None
         self._contested: dict[Asked, FusedLora] = {}
         self._meant: OrderedDict[tuple[str, ...], tuple[str, ...]] = OrderedDict()
 
@@ -105,7 +108,7 @@ class Session:
         honoured: dict[Asked, FusedLora] = {}
         problems: list[str] = []
         remarks: list[str] = []
-        files: dict[str, LoraFile] = {}
+        files: dict[str, ShelfFile] = {}
         self._forget_other_models()
         for one in asked:
             try:
@@ -128,9 +131,9 @@ class Session:
         problems: list[str] = []
         try:
             if by_fingerprint:
-                self.host.apply(list(by_fingerprint.values()))
+                self.host.model.apply(list(by_fingerprint.values()))
             else:
-                self.host.clear()
+                self.host.model.clear()
         except Exception as error:
             problems = [_comment(asked, _reason(error)) for asked in plan.honoured]
             by_fingerprint = {}
@@ -153,7 +156,7 @@ class Session:
         for asked, fused in list(self._contested.items()):
             assert fused.schedule is not None
             try:
-                self.host.swap(fused, fused.schedule.winners(step, steps))
+                self.host.model.swap(fused, fused.schedule.winners(step, steps))
             except Exception as error:
                 del self._contested[asked]
                 problems.append(_comment(asked, f"stopped changing at step {step + 1} of {steps}: {_reason(error)}"))
@@ -163,14 +166,14 @@ class Session:
         """Leave the model as it would be without us. What was read and decomposed is kept."""
         self._contested = {}
         try:
-            self.host.clear()
+            self.host.model.clear()
         except Exception:
             logger.exception("cannot clear")
 
     def _forget_other_models(self) -> None:
         """What was read for the model before the last switch fits no other, and would keep it in memory."""
         try:
-            model = self.host.model_token()
+            model = self.host.model.token()
         except Exception as error:
             logger.debug("no model is loaded: %s", error)
             return
@@ -179,9 +182,10 @@ class Session:
             self._loras.clear()
             self._fused.clear()
 
-    def _fuse(self, request: FusionRequest) -> tuple[dict[str, LoraFile], FusedLora, list[str]]:
+    def _fuse(self, request: FusionRequest) -> tuple[dict[str, ShelfFile], FusedLora, list[str]]:
         request.check()
-        files = {source.name: self.host.resolve(source.name) for source in (*request.contents, *request.styles)}
+        check_blocks(request.blocks, self._blocks() if request.blocks else ())
+        files = {source.name: self.host.shelf.resolve(source.name) for source in (*request.contents, *request.styles)}
         _refuse_same_file(request, files)
         contents, styles = (
             [self._load(files[source.name]) for source in side] for side in (request.contents, request.styles)
@@ -197,12 +201,18 @@ class Session:
         remarks = _remarks_on_files(list(files.values())) + _remarks(request, fused, contents, styles)
         return files, fused, remarks
 
-    def _load(self, file: LoraFile) -> LoraWeights:
+    def _blocks(self) -> Collection[Block]:
+        """Those of the loaded model."""
+        if self._known_blocks is None or self._known_blocks[0] != self._model:
+            self._known_blocks = self._model, self.host.model.blocks()
+        return self._known_blocks[1]
+
+    def _load(self, file: ShelfFile) -> LoraWeights:
         return self._loras.get(file.stamp, lambda: self._read(file))
 
-    def _read(self, file: LoraFile) -> LoraWeights:
+    def _read(self, file: ShelfFile) -> LoraWeights:
         try:
-            return self.host.load(file)
+            return self.host.model.load(file)
         except NploraError:
             raise
         except Exception as error:
@@ -222,7 +232,7 @@ class Session:
         return before != now
 
 
-def _refuse_same_file(request: FusionRequest, files: Mapping[str, LoraFile]) -> None:
+def _refuse_same_file(request: FusionRequest, files: Mapping[str, ShelfFile]) -> None:
     contents = {files[source.name].path: source.name for source in request.contents}
     for style in request.styles:
         path = files[style.name].path
@@ -232,7 +242,7 @@ def _refuse_same_file(request: FusionRequest, files: Mapping[str, LoraFile]) -> 
             raise RequestError(f"{names} would be content and style at once. Name two different LoRAs")
 
 
-def _remarks_on_files(files: Sequence[LoraFile]) -> list[str]:
+def _remarks_on_files(files: Sequence[ShelfFile]) -> list[str]:
     """What makes a LoRA, or a pair, a strange choice."""
     remarks = [
         f"'{file.name}' looks like an accelerator LoRA ({kind}), which has no subject and no style: "

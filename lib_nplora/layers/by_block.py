@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..errors import RequestError
-from .block import Block
+from .block import UNKNOWN, Block
 
 T = TypeVar("T")
 
@@ -72,3 +72,25 @@ def read_exceptions(pieces: Sequence[str], read: Callable[[str], T]) -> Exceptio
 def written_exceptions(exceptions: Iterable[tuple[Block, T]], write: Callable[[T], str]) -> list[str]:
     """Pieces such as `mid@2`."""
     return [f"{block}{AT}{write(value)}" for block, value in exceptions]
+
+
+def check_blocks(asked: Iterable[Block], there: Collection[Block]) -> None:
+    """Raises RequestError for a block that is not among those of the model, with a list of these."""
+    for block in asked:
+        if there and not any(block.covers(other) for other in there):
+            raise RequestError(f"this model has no block {block}: it has {listed(there)}")
+
+
+def listed(blocks: Iterable[Block]) -> str:
+    """Blocks in a few words: `te1, in0 to in11, mid and out0 to out11`."""
+    numbers: dict[str, list[int]] = {}
+    for block in sorted(set(blocks)):
+        found = numbers.setdefault(block.label, [])
+        if block.number is not None:
+            found.append(block.number)
+    words = [
+        label if not found else f"{label}{found[0]}" if len(found) == 1 else f"{label}{found[0]} to {label}{found[-1]}"
+        for label, found in numbers.items()
+        if label != UNKNOWN
+    ]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "none that is known"

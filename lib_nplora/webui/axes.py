@@ -124,7 +124,7 @@ def _held(request: FusionRequest, parameter: Parameter[Any]) -> ByBlock[Any]:
 def _known(name: str) -> None:
     check_name("LoRA", name)
     if host := running.host():
-        host.resolve(name)
+        host.shelf.resolve(name)
 
 
 def axes() -> dict[str, Axis]:

@@ -101,7 +101,7 @@ def _twice(session: Session, names: Sequence[str], plan: Plan) -> list[str]:
     found = []
     for name in names if fused else ():
         try:
-            if session.host.resolve(name).path in fused:
+            if session.host.shelf.resolve(name).path in fused:
                 found.append(name)
         except NploraError as error:
             logger.debug("%s", error)

@@ -118,8 +118,8 @@ class _Finder:
         if not shorthash:
             return None
         try:
-            if self._host.resolve(name).shorthash == shorthash:
+            if self._host.shelf.resolve(name).shorthash == shorthash:
                 return name
         except (NploraError, OSError) as error:
             logger.debug("%s", error)
-        return self._host.named_by_hash(shorthash, max(self._until - time.monotonic(), 0))
+        return self._host.shelf.named_by_hash(shorthash, max(self._until - time.monotonic(), 0))

@@ -88,7 +88,7 @@ class _Api:
                 hash=entry.shorthash or None,
                 made_for=family(entry.metadata),
             )
-            for entry in self._host().listed()
+            for entry in self._host().shelf.listed()
         ]
 
     def fuse(self, body: FuseBody) -> Fused:

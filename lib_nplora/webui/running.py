@@ -34,19 +34,19 @@ def host() -> Host | None:
 def names() -> Sequence[str]:
     """The LoRAs that there are."""
     found = host()
-    return found.names() if found else ()
+    return found.shelf.names() if found else ()
 
 
 def refresh() -> None:
     """Look for LoRAs anew."""
     if found := host():
-        found.refresh()
+        found.shelf.refresh()
 
 
 def _paths() -> dict[str, str]:
     """The file of each name and alias that the host lists. Names come before aliases."""
     found = host()
-    listed = found.listed() if found else ()
+    listed = found.shelf.listed() if found else ()
     return {**{entry.alias: entry.path for entry in listed}, **{entry.name: entry.path for entry in listed}}
 
 

@@ -42,8 +42,8 @@ class Saved:
 
 def file_pair(host: Host, request: FusionRequest) -> FilePair:
     """The files of a request's first content and style. Raises NotFoundError, FileError."""
-    content, style = (Path(host.resolve(side[0].name).path) for side in (request.contents, request.styles))
-    return FilePair(content, style, request, _readable(host.checkpoint))
+    content, style = (Path(host.shelf.resolve(side[0].name).path) for side in (request.contents, request.styles))
+    return FilePair(content, style, request, _readable(host.model.checkpoint))
 
 
 def save(
@@ -61,7 +61,7 @@ def save(
     """
 
     def free() -> Path:
-        return new_file(Path(host.folder), output, host.listed())
+        return new_file(Path(host.shelf.folder), output, host.shelf.listed())
 
     def still_free(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
         yield from watch(content, style, walk)
@@ -72,7 +72,7 @@ def save(
         free()
         fusion = fuse_files(pair, saving(file), still_free)
         preview = _with_picture(file, (pair.content, pair.style))
-        host.refresh()
+        host.shelf.refresh()
     return Saved(file, fusion, preview)
 
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from lib_nplora.errors import FileError, HostError
 from lib_nplora.fusion.walk import fuse
-from lib_nplora.hosts import LoraFile, detect_host
+from lib_nplora.hosts import ShelfFile, detect_host
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.cache import ByteLru
-from lib_nplora.request.request import parse_tag
+from lib_nplora.request.tag import parse_tag
 
 from ..files.bad_containers import Payload
 from .contract import HARD, KLORA, Loras
@@ -132,7 +132,7 @@ def test_roles_that_cannot_be_applied_are_ordinary_tags(driver, loras, monkeypat
     def refuse(self, fused):
         raise HostError("not today")
 
-    monkeypatch.setattr(type(detect_host()), "apply", refuse)
+    monkeypatch.setattr(type(detect_host().model), "apply", refuse)
     picture = driver.generate(prompt)
     assert "not today" in picture.comments[0]
     assert picture.pixels == plain_merge.pixels
@@ -166,7 +166,7 @@ def slicing(driver, monkeypatch):
         key_map["swapped"] = (key_map[SPLIT], None, lambda weight: weight.roll(32, 0))
         return key_map
 
-    monkeypatch.setattr(detect_host()._patcher, "model_lora_keys_unet", names)
+    monkeypatch.setattr(detect_host().model._writer._patcher, "model_lora_keys_unet", names)
     monkeypatch.setattr(driver, "_keys", lambda prefix, _: names if prefix == "lora_unet" else driver.clip_keys)
     monkeypatch.setattr(driver, "clip_keys", make, raising=False)
 
@@ -247,7 +247,7 @@ def test_q_k_and_v_of_one_weight(driver, attention):
     parts |= {f"joint_qkv_{part}_proj": square for part in ("q", "k", "v")}
     deltas = _write(driver, "complete", **parts)
     host = detect_host()
-    found = host.load(host.resolve("complete"))
+    found = host.model.load(host.shelf.resolve("complete"))
     assert not found.unmatched
     for part in ("q", "k", "v", "out"):
         assert np.allclose(found.deltas[ModuleKey(f"diffusion_model_attn_{part}_proj", "unet")].dense(),
@@ -267,7 +267,7 @@ def test_q_k_and_v_of_one_weight(driver, attention):
     layers = driver.sd_model.network_layer_mapping
     shapes = {name: layers[f"diffusion_model_{name}"].weight.flatten(1).shape for name in matched}
     _write(driver, "incomplete", **some, **shapes)
-    found = host.load(host.resolve("incomplete"))
+    found = host.model.load(host.shelf.resolve("incomplete"))
     assert {key.name for key in found.deltas} == {f"diffusion_model_{name}" for name in matched}
     assert set(found.unmatched) == {f"lora_unet_{name}" for name in some}
 
@@ -277,8 +277,8 @@ def test_slices_of_a_fused_weight_are_put_together(driver, attention):
     content = _write(driver, "split", **{f"joint_qkv_{part}_proj": (32, 32) for part in ("q", "k", "v")})
     style = _write(driver, "whole", joint_qkv=(96, 32))["joint_qkv"]
     host = detect_host()
-    loras = ([host.load(host.resolve(name))] for name in ("split", "whole"))
-    host.apply([fuse(parse_tag(["split", "whole", "hard"]), *loras, ByteLru(0))])
+    loras = ([host.model.load(host.shelf.resolve(name))] for name in ("split", "whole"))
+    host.model.apply([fuse(parse_tag(["split", "whole", "hard"]), *loras, ByteLru(0))])
     (net,) = driver.networks.loaded_networks
     found, _ = net.modules["diffusion_model_joint_qkv"].calc_updown(attention["joint_qkv"].weight)
     v = np.linalg.svd(style, full_matrices=False)[2][:2].T
@@ -301,7 +301,7 @@ def test_an_original_is_found_under_what_is_merged_into_it(driver, loras):
     first = driver.delta(SPLIT)
     for other in ("<lora:hat:1>", "<nplora:hat:dog:0.5>", ""):
         driver.generate(f"a cat {other}")
-        detect_host().load(detect_host().resolve("dora"))
+        detect_host().model.load(detect_host().shelf.resolve("dora"))
         driver.generate("a cat <nplora:dora:vangogh:0.7>")
         driver.generate("a cat <nplora:dora:vangogh:1>")
         assert np.array_equal(driver.delta(SPLIT), first)
@@ -392,12 +392,12 @@ def test_a_pickle_is_read_without_running_its_code(driver, loras, tmp_path):
     marker = tmp_path / "marker"
     for name, content in {"sound": tensors, "evil": {**tensors, "payload": Payload(marker)}}.items():
         torch.save(content, tmp_path / f"{name}.pt")
-    read = {name: LoraFile(name, str(tmp_path / f"{name}.pt"), name, "", None) for name in ("sound", "evil")}
-    expected = host.load(host.resolve("dog")).deltas
-    found = host.load(read["sound"]).deltas
+    read = {name: ShelfFile(name, str(tmp_path / f"{name}.pt"), name, "", None) for name in ("sound", "evil")}
+    expected = host.model.load(host.shelf.resolve("dog")).deltas
+    found = host.model.load(read["sound"]).deltas
     assert all(torch.equal(found[key].dense(), expected[key].dense()) for key in expected)
     with pytest.raises(FileError, match="'evil' cannot be read: it is damaged, or a pickle that can run code"):
-        host.load(read["evil"])
+        host.model.load(read["evil"])
     assert not marker.exists()
 
 
@@ -489,7 +489,7 @@ def test_a_model_that_takes_factors_only_says_so(driver, loras, monkeypatch):
     """Neo's INT8 models leave out whatever else is applied on the fly, without a word."""
     plain = driver.generate("a cat").pixels
     monkeypatch.setattr(driver.patcher_class, "_process_online_loras", lambda self: None, raising=False)
-    monkeypatch.setattr(type(detect_host()), "_online", lambda self, unet: True)
+    monkeypatch.setattr(type(detect_host().model._writer), "_online", lambda self, unet: True)
     picture = driver.generate("a cat <nplora:full:vangogh:0.5>")
     assert any("takes factors only" in comment for comment in picture.comments)
     assert picture.pixels == plain
@@ -622,7 +622,7 @@ def test_a_swap_that_fails_is_said_once_and_ends_the_changes(driver, loras, monk
     plain = driver.generate("a cat").pixels
     first = driver.generate(KLORA, steps=6).pixels
     expected = watch(driver, loras)
-    swap = type(detect_host()).swap
+    swap = type(detect_host().model).swap
 
     def failing(self, fused, winners):
         if len(driver.seen()) >= 3:
@@ -630,7 +630,7 @@ def test_a_swap_that_fails_is_said_once_and_ends_the_changes(driver, loras, monk
         swap(self, fused, winners)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(detect_host()), "swap", failing)
+        patch.setattr(type(detect_host().model), "swap", failing)
         picture = driver.generate(KLORA, steps=6)
     (comment,) = picture.comments
     assert comment.endswith("stopped changing at step 4 of 6: not today")

@@ -98,10 +98,10 @@ class StandIn(Driver):
             del sys.modules[name]
 
     def _count(self) -> None:
-        fusion = importlib.import_module("lib_nplora.fusion.walk")
+        bases = importlib.import_module("lib_nplora.methods.bases")
         adapter = importlib.import_module(f"lib_nplora.hosts.{self.adapter_module}")
         for owner, name, label in (
-            (fusion, "right_svd", "decompositions"),
+            (bases, "right_svd", "decompositions"),
             (getattr(adapter, self.adapter_class), "load", "loads"),
         ):
             self._patch.setattr(owner, name, self._counting(getattr(owner, name), label))
