@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from safetensors.torch import save_file
@@ -15,15 +14,13 @@ from ..errors import FileError
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
 from ..maths.lowrank import LowRankDelta
-from . import spelling
 from .atomic import replacing
-from .families import SD3, Family, is_transformer
 from .hashing import kohya_hashes
+from .models import Family, Spelling, to_write
 from .peft_scale import COMPONENTS
 
-Spelling = Literal["kohya", "diffusers"]
-SPELLINGS: tuple[Spelling, ...] = get_args(Spelling)
-"""How layers may be named."""
+BIAS = ".bias"
+"""How the name of a bias's delta ends."""
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -46,14 +43,12 @@ def write_lora(
     """
     with replacing(path) as part:
         held = dict(layers)
-        transformer = any(is_transformer(str(key.name)) for key in held)
-        in_peft = transformer or spelled == "diffusers"
-        if transformer and spelled == "kohya":
+        names = to_write([str(key.name) for key in held], family).entries
+        spelling = spelled or next(iter(names))
+        if spelling not in names:
             raise FileError("LoRAs for Flux and SD 3 are written in diffusers' spelling only: choose that")
-        if transformer:
-            entries = spelling.diffusers(held, family is SD3)
-        else:
-            entries = spelling.unet_in_diffusers(held) if in_peft else spelling.kohya(held, family)
+        in_peft = spelling == "diffusers"
+        entries = names[spelling](held)
         ranks = {name: delta.rank for name, delta in entries.items() if isinstance(delta, LowRankDelta)}
         alpha = None if in_peft else max(ranks.values(), default=0)
         tensors: dict[str, Tensor] = {}
@@ -102,8 +97,8 @@ def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
 def _tensors(name: str, delta: Delta, dtype: str, alpha: int | None) -> dict[str, Tensor]:
     """The tensors of the module `name`: in kohya's spelling with an alpha, in PEFT's without."""
     if not isinstance(delta, LowRankDelta):
-        role = "diff_b" if name.endswith(spelling.BIAS) else "diff"
-        found = {f"{name.removesuffix(spelling.BIAS)}.{role}": delta.tensor()}
+        role = "diff_b" if name.endswith(BIAS) else "diff"
+        found = {f"{name.removesuffix(BIAS)}.{role}": delta.tensor()}
     elif alpha is None:
         up, down = delta.balanced().factors()
         found = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import FileError, MismatchError, RequestError
-from ..files import Base, LoraFile, Sizing, Spelling, is_transformer, read_lora, write_lora
+from ..files import Base, LoraFile, Sizing, Spelling, read_lora, to_write, write_lora
 from ..fusion.interference import Interference
 from ..fusion.outcome import Summary
 from ..fusion.walk import FusedLayer, fuse_layers, schedule_of
@@ -125,7 +125,7 @@ def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> File
         saving.spelled,
     )
     remarks = read.remarks
-    if saving.spelled == "diffusers" and not any(is_transformer(str(layer.key.name)) for layer in seen):
+    if saving.spelled == "diffusers" and not to_write([str(layer.key.name) for layer in seen], None).has_usual("diffusers"):
         remarks += (ONLY_DIFFUSERS,)
     return FileFusion(read.summary(seen), remarks, sizing)
 

@@ -1,14 +1,17 @@
-"""Where a module of a file stands in its model."""
+"""Which layer of a model, and which rows of it, a module of a file is for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..layers.key import Part
+from ..layers.place import Part
+from ..maths.delta import Delta
+from ..maths.dense import DenseDelta
+from ..maths.lowrank import LowRankDelta
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """A layer, or a slice of its output rows.
 
     layer
@@ -38,7 +41,7 @@ class Place:
         if self.slots is None:
             return None
         first, last = self.slots
-        width = shape[1] if len(shape) > 1 else shape[0] // (_MLP_RATIO if self.has_mlp else last - first)
+        width = shape[1] if len(shape) > 1 else shape[0] // (MLP_RATIO if self.has_mlp else last - first)
         start = first * width
         if not self.has_mlp and shape[0] != (last - first) * width:
             raise ValueError(f"{shape[0]} rows where {(last - first) * width} belong")
@@ -51,4 +54,13 @@ class Place:
 
 MLP = 3
 """The slot behind q, k and v."""
-_MLP_RATIO = 4
+MLP_RATIO = 4
+"""Heights of q that mlp has."""
+
+
+def swapped(delta: Delta) -> Delta:
+    """The delta with the upper and the lower half of its rows exchanged."""
+    half = delta.shape[0] // 2
+    if isinstance(delta, LowRankDelta):
+        return LowRankDelta(delta.up.roll(half, 0), delta.down, delta.kernel)
+    return DenseDelta(delta.matrix.roll(half, 0), delta.layer_shape)

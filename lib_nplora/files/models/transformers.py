@@ -1,0 +1,251 @@
+"""What transformers such as Flux and SD 3 have in common: how their files name layers, and which they hold in slices.
+
+Facts: diffusers 0.42 loaders/lora_conversion_utils.py and scripts/convert_sd3_to_diffusers.py; the model code of Black
+Forest Labs (BFL), Stability AI (SAI) and XLabs. Canonical is diffusers' naming with q, k and v fused, as BFL and SAI
+have them, since all hosts but diffusers hold them so: `lora_unet_transformer_blocks_0_attn_qkv`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import torch
+
+from ...errors import FileError
+from ...layers.block import Block
+from ...layers.key import ModuleKey
+from ...maths.delta import Delta
+from ...maths.dense import DenseDelta
+from .. import text_encoders
+from ..slot import MLP, MLP_RATIO, Slot, swapped
+from .family import PREFIX, Family, Widths
+
+BARE = ("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embedder", "norm_out", "proj_out")
+"""How diffusers' names start that have no prefix."""
+
+BIAS = ".bias"
+"""How the name of a bias's delta ends."""
+
+_LAYERS = (
+    r"lora_te3_|lora_unet_((single_)?transformer_blocks|(x|context)_embedder|time_text_embed|(norm|proj)_out|pos_embed)"
+)
+"""Canonical names of layers that only transformers have, or files for them."""
+
+Slots = tuple[int, int]
+_Tails = Mapping[str, tuple[str, "Slots | None"]]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One kind of block.
+
+    theirs
+        What the model's first authors call these blocks.
+    ours
+        What diffusers calls them.
+    tails
+        Layers of a block: their name -> diffusers', with q, k and v fused.
+    fused
+        Of the layers that diffusers has in slices: fused name -> the slices, in the order of their rows.
+    others
+        Further names of theirs, underscores for dots -> (our name likewise, slots).
+    """
+
+    theirs: str
+    ours: str
+    tails: Mapping[str, str]
+    fused: Mapping[str, tuple[str, ...]]
+    others: _Tails = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Names:
+    """How files call the layers of one model.
+
+    blocks
+        Its kinds of blocks.
+    singles
+        Layers outside of blocks: their name -> diffusers'.
+    swapped
+        Names of theirs, underscores for dots, of layers whose rows are shift, scale where diffusers has scale, shift.
+    """
+
+    blocks: tuple[Blocks, ...]
+    singles: Mapping[str, str]
+    swapped: frozenset[str]
+
+    @cached_property
+    def _by_block(self) -> dict[str, tuple[str, _Tails]]:
+        """Blocks as files call them -> as diffusers does, and their layers: canonical tail, slots."""
+        theirs = {one.theirs: (one.ours, {**_whole(one.tails), **one.others}) for one in self.blocks}
+        return {**theirs, **{one.ours: (one.ours, _slices(one.fused)) for one in self.blocks}}
+
+    @cached_property
+    def _dotted_tails(self) -> dict[str, str]:
+        return {_flat(name): name for one in self.blocks for name in one.tails.values()}
+
+    @cached_property
+    def _dotted_singles(self) -> dict[str, str]:
+        return {_flat(name): name for name in self.singles.values()}
+
+    @cached_property
+    def _fused(self) -> dict[str, tuple[str, ...]]:
+        return {name: slices for one in self.blocks for name, slices in one.fused.items()}
+
+    def slot(self, rest: str) -> Slot | None:
+        """The slot of a layer named `rest`, dots already underscores; None if the model has no such layer."""
+        if rest.endswith("_norm_scale"):
+            rest = rest.removesuffix("_scale")
+        if match := re.fullmatch(rf"({'|'.join(self._by_block)})_(\d+)_(.+)", rest):
+            block, tails = self._by_block[match[1]]
+            tail, slots = tails.get(match[3], (match[3], None))
+            if tail not in self._dotted_tails:
+                return None
+            return Slot(f"{PREFIX}{block}_{match[2]}_{tail}", slots, match[3] in self.swapped)
+        singles = _whole(self.singles)
+        if rest in singles:
+            return Slot(f"{PREFIX}{singles[rest][0]}", None, rest in self.swapped)
+        return Slot(f"{PREFIX}{rest}") if rest in self._dotted_singles else None
+
+    def in_diffusers(self, layer: str) -> str:
+        """The name in diffusers of a layer by its canonical name, with q, k and v fused. Raises FileError."""
+        rest = layer.removeprefix(PREFIX)
+        match = re.fullmatch(r"(\w*?blocks)_(\d+)_(.+)", rest)
+        if match and match[3] in self._dotted_tails:
+            return f"{match[1]}.{match[2]}.{self._dotted_tails[match[3]]}"
+        if not match and rest in self._dotted_singles:
+            return self._dotted_singles[rest]
+        raise FileError(f"layer {layer} is of no model that can be written: use LoRAs for Flux or SD 3")
+
+    def slices(self, layer: str) -> int:
+        """In how many slices files may hold the layer of this canonical name; 0 for none."""
+        match = re.fullmatch(r"\w*?blocks_\d+_(.+)", layer.removeprefix(PREFIX))
+        return len(self._fused.get(self._dotted_tails.get(match[1], ""), ())) if match else 0
+
+    def first(self, name: str) -> str | None:
+        """What the model's first authors call a layer, as `in_diffusers` calls it; None if they have no such layer."""
+        if match := re.fullmatch(r"(\w*?blocks)\.(\d+)\.(.+)", name):
+            kind = next((one for one in self.blocks if one.ours == match[1]), None)
+            tails, head, tail = (kind.tails, f"{kind.theirs}.{match[2]}.", match[3]) if kind else ({}, "", name)
+        else:
+            tails, head, tail = self.singles, "", name
+        return next((head + theirs for theirs, ours in tails.items() if ours == tail), None)
+
+    def pieces(self, key: ModuleKey, delta: Delta) -> Iterator[tuple[str, Delta]]:
+        """A layer, or some of its rows, by diffusers' names, which has fused layers in slices. Raises FileError."""
+        first, behind = key.rows or (0, delta.shape[0])
+        name = self.in_diffusers(str(key.name))
+        fused = next((one for one in self._fused if name.endswith(one)), None)
+        if fused is None:
+            yield f"transformer.{name}", delta
+            return
+        end, width = first, delta.shape[1]
+        for slot, piece in enumerate(self._fused[fused]):
+            start, stop = slot * width, behind if slot == MLP else (slot + 1) * width
+            if first <= start < stop <= behind:
+                yield f"transformer.{name.removesuffix(fused)}{piece}", delta.rows(start - first, stop - first)
+                end = stop
+        if end != behind:
+            raise FileError(
+                f"rows {first} to {behind} of layer {key.name} are no whole slices of q, k, v and mlp: use other LoRAs"
+            )
+
+
+def family(
+    label: str,
+    metadata: Mapping[str, str],
+    names: Names,
+    own: str,
+    widths: tuple[int, ...],
+    blocks: tuple[Block, ...],
+    bare: tuple[str, ...],
+) -> Family:
+    """A family whose diffusion model is such a transformer.
+
+    own
+        Pattern of names of modules that only files of this family have.
+    widths
+        Of the hidden states.
+    bare
+        How the first authors' names start that have no prefix.
+    """
+
+    def claims(found: Widths, spelled: str) -> float:
+        if not any(map(is_layer, found)):
+            return 0
+        if re.search(own, spelled):
+            return 2
+        inner = {width for name, width in found.items() if re.search(r"_attn_(add_)?qkv$", name)}
+        return float(bool(inner) and inner <= set(widths))
+
+    return Family(
+        label,
+        metadata,
+        blocks,
+        bare=(*BARE, *bare),
+        slot=names.slot,
+        claims=claims,
+        has=is_layer,
+        entries={"diffusers": partial(_entries, names)},
+        slices=names.slices,
+    )
+
+
+def is_layer(layer: str) -> bool:
+    """Whether only a transformer, or a file for one, has a layer of this canonical name."""
+    return bool(re.match(_LAYERS, layer))
+
+
+def _entries(names: Names, layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:
+    """The names of diffusers, with q, k and v one by one, but for two things that hosts read by other names only.
+
+    Those are biases, whole layers by the names of the model's first authors, and a T5, which is kohya's.
+    """
+    found: dict[str, Delta] = {}
+    biases: dict[str, list[tuple[ModuleKey, Delta]]] = {}
+    for key, delta in layers.items():
+        name = str(key.name)
+        if name.endswith(BIAS) and key.part == "unet":
+            biases.setdefault(name, []).append((key, delta))
+        elif key.part == "te":
+            found[text_encoders.in_diffusers(name)] = delta
+        else:
+            found.update(names.pieces(key, delta))
+    for name, parts in biases.items():
+        layer = name.removesuffix(BIAS)
+        whole = _joined(name, parts, names.slices(layer))
+        if layer.endswith("norm_out_linear"):
+            whole = swapped(whole)
+        found[f"diffusion_model.{names.first(names.in_diffusers(layer))}{BIAS}"] = whole
+    return found
+
+
+def _joined(name: str, parts: list[tuple[ModuleKey, Delta]], slices: int) -> Delta:
+    """One bias of its slices, in the order of their rows."""
+    if parts[0][0].rows is None:
+        return parts[0][1]
+    parts = sorted(parts, key=lambda part: part[0].rows or (0, 0))
+    rows = [key.rows or (0, 0) for key, _ in parts]
+    height = min(stop - start for start, stop in rows) * (slices if slices <= MLP else MLP + MLP_RATIO)
+    if [start for start, _ in rows] + [height] != [0] + [stop for _, stop in rows]:
+        raise FileError(f"{name} is changed in some of its slices only, which no host can read: leave biases out")
+    return DenseDelta(torch.cat([delta.dense() for _, delta in parts]), (height,))
+
+
+def _flat(dotted: str) -> str:
+    return dotted.replace(".", "_")
+
+
+def _whole(table: Mapping[str, str]) -> dict[str, tuple[str, Slots | None]]:
+    return {_flat(name): (_flat(ours), None) for name, ours in table.items()}
+
+
+def _slices(table: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, Slots | None]]:
+    return {
+        _flat(name): (_flat(fused), (slot, slot + 1))
+        for fused, names in table.items()
+        for slot, name in enumerate(names)
+    }
