@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, Remedy
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
 from ..maths.lowrank import LowRankDelta
@@ -113,7 +113,12 @@ def _tensors(name: str, delta: Delta, dtype: str, alpha: int | None) -> dict[str
     stored = {tensor: values.to(DTYPES[dtype]).contiguous() for tensor, values in found.items()}
     if not all(values.isfinite().all() for values in stored.values()):
         raise FileError(
-            f"layer {name} holds values too large for {dtype}: choose --dtype bf16 or fp32, or a smaller weight"
+            f"layer {name} holds values too large for {dtype}",
+            Remedy(
+                "choose --dtype bf16 or fp32, or a smaller weight",
+                "choose the dtype bf16 or fp32, or a smaller weight",
+                "choose bf16 or fp32, or a smaller weight",
+            ),
         )
     if isinstance(delta, LowRankDelta) and alpha is not None:
         stored[f"{name}.alpha"] = torch.tensor(float(alpha))

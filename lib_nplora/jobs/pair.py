@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import __version__
-from ..errors import FileError, MismatchError, RequestError
+from ..errors import FileError, MismatchError, Remedy, RequestError
 from ..files import Base, LoraFile, Sizing, Spelling, is_transformer, read_lora, write_lora
 from ..fusion.interference import Interference
 from ..fusion.outcome import Summary
@@ -231,7 +231,10 @@ def check_new(output: Path, ending: str, overwrite: bool, read: Iterable[Path | 
         if path.exists() and output.samefile(path):
             raise FileError(f"the output '{output}' is one of the files to read: choose another name")
     if not overwrite:
-        raise FileError(f"the output '{output}' exists: choose another name, or add --overwrite")
+        raise FileError(
+            f"the output '{output}' exists",
+            Remedy("choose another name, or add --overwrite", "choose another name"),
+        )
 
 
 def _check_pair(content: LoraFile, style: LoraFile) -> None:

@@ -303,7 +303,7 @@ def _remarks(
 
 def _reason(error: Exception) -> str:
     if isinstance(error, NploraError):
-        return str(error)
+        return error.told("WebUI")
     logger.error("this should not happen", exc_info=error)
     return f"{type(error).__name__}: {error} (details are in the console)"
 

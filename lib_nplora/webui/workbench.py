@@ -35,14 +35,6 @@ PROGRESS = gr.Progress()
 
 T = TypeVar("T")
 
-IN_THE_PANEL = {
-    "name its .safetensors file with --base": "load it into the WebUI first, as a .safetensors file",
-    "name as --base the checkpoint": "load into the WebUI the checkpoint",
-    "add --rank N to store the nearest of rank N, or --full to store such layers whole": "choose a size such as 32",
-    "choose --dtype bf16 or fp32": "choose bf16 or fp32",
-}
-"""What to do, in words of the command line -> in words of the panel."""
-
 
 def build(tab: str, fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
     """Make it, inside whatever Gradio block is open.
@@ -171,10 +163,7 @@ def _told(work: Callable[[], T], refused: Callable[[str], T]) -> T:
     try:
         return work()
     except NploraError as error:
-        text = str(error)
-        for theirs, ours in IN_THE_PANEL.items():
-            text = text.replace(theirs, ours)
-        return refused(shown(" ".join(text.split())))
+        return refused(shown(" ".join(error.told("WebUI").split())))
     except Exception as error:
         logger.exception("the panel failed")
         return refused(f"this should not happen: {type(error).__name__} (details are in the console)")

@@ -169,6 +169,69 @@ def test_what_diffusers_spelling_cannot_hold_is_refused(folder: Path) -> None:
     assert not out.exists()
 
 
+LINEAR = "lora_unet_mid_block_attentions_0_proj_in"
+UP, DOWN = torch.ones(44, 1), torch.ones(1, 48)
+LORA = {f"{LINEAR}.lora_up.weight": UP, f"{LINEAR}.lora_down.weight": DOWN}
+MADE_FOR = "which need the weights of the model that they were made for"
+
+
+@pytest.mark.parametrize(
+    ("content", "weight", "base", "command_line", "api", "webui"),
+    [
+        (
+            {f"{LINEAR}.diff": torch.randn(44, 48)},
+            1.0,
+            None,
+            "no small rank: add --rank N to store the nearest of rank N, or --full to store such layers whole",
+            "no small rank: give a rank N to store the nearest of rank N, or full=true to store such layers whole",
+            "no small rank: choose a size such as 32",
+        ),
+        (
+            LORA,
+            1e12,
+            None,
+            "too large for fp16: choose --dtype bf16 or fp32, or a smaller weight",
+            "too large for fp16: choose the dtype bf16 or fp32, or a smaller weight",
+            "too large for fp16: choose bf16 or fp32, or a smaller weight",
+        ),
+        (
+            {**LORA, f"{LINEAR}.dora_scale": torch.ones(44, 1)},
+            1.0,
+            None,
+            f"{MADE_FOR}: name its .safetensors file with --base",
+            f"{MADE_FOR}: load it into the WebUI first, as a .safetensors file",
+            f"{MADE_FOR}: load it into the WebUI first, as a .safetensors file",
+        ),
+        (
+            {**LORA, f"{LINEAR}.dora_scale": torch.ones(44, 1)},
+            1.0,
+            "conv_in.weight",
+            "which a LoRA changes: name as --base the checkpoint that the LoRA was made for",
+            "which a LoRA changes: load into the WebUI the checkpoint that the LoRA was made for",
+            "which a LoRA changes: load into the WebUI the checkpoint that the LoRA was made for",
+        ),
+    ],
+    ids=["no small rank", "too large", "no base", "another base"],
+)
+def test_a_refusal_has_a_remedy_for_each_surface(
+    tmp_path: Path, content: dict, weight: float, base: str | None, command_line: str, api: str, webui: str
+) -> None:
+    save_file(content, tmp_path / "content.safetensors")
+    save_file({name: 2 * tensor for name, tensor in LORA.items()}, tmp_path / "style.safetensors")
+    if base:
+        save_file({base: torch.ones(4, 4, 3, 3)}, tmp_path / "base.safetensors")
+    request = FusionRequest((Source("content", weight, weight),), (Source("style"),))
+    files = (tmp_path / f"{name}.safetensors" for name in ("content", "style"))
+    with pytest.raises(FileError) as caught:
+        fuse_files(
+            FilePair(*files, request, tmp_path / "base.safetensors" if base else None),
+            Saving(tmp_path / "out.safetensors"),
+        )
+    assert str(caught.value).endswith(command_line)
+    assert caught.value.told("API").endswith(api)
+    assert caught.value.told("WebUI").endswith(webui)
+
+
 def test_flux_is_written_in_one_spelling(tmp_path: Path) -> None:
     for seed, name in enumerate(("content", "style")):
         tensors = loras.block_tensors(loras.random_blocks(loras.FLUX, seed=seed), "comfy")
