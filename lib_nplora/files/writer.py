@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -35,6 +35,7 @@ def write_lora(
     family: Family | None,
     metadata: Mapping[str, str],
     spelled: Spelling | None = None,
+    still_free: Callable[[], object] | None = None,
 ) -> None:
     """Write `layers`, whose keys are canonical names.
 
@@ -42,7 +43,8 @@ def write_lora(
     rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; of Flux and SD 3 in
     diffusers' spelling. Other deltas become `.diff`, and those of biases `.diff_b`.
     `dtype` is a name from DTYPES, `metadata` is added to what kohya's scripts write. The file appears once it is
-    complete, or not at all. Raises FileError, and whatever `layers` raises.
+    complete, or not at all; `still_free` is asked right before. Raises FileError, and whatever `layers` and
+    `still_free` raise.
     """
     with replacing(path) as part:
         held = dict(layers)
@@ -71,6 +73,8 @@ def write_lora(
             metadata = {**metadata, "lora_adapter_metadata": json.dumps(_peft_settings(ranks))}
         save_file(tensors, part, training)
         save_file(tensors, part, {**training, **metadata, **kohya_hashes(part)})
+        if still_free:
+            still_free()
 
 
 def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
