@@ -80,7 +80,7 @@ def test_a_file_tells_the_settings_that_made_it(folder: Path, method: str, setti
     with safe_open(out, "pt") as file:
         told = file.metadata()
     assert {key: told[key] for key in ("nplora_density", "nplora_seed") if key in told} == settings
-    assert fusion.remarks == (() if settings else ("density= has no effect with method=np",))
+    assert tuple(map(str, fusion.remarks)) == (() if settings else ("density= has no effect with method=np",))
 
 
 def test_whole_layers_are_saved_as_they_are(folder: Path) -> None:
@@ -102,24 +102,49 @@ class Stopped(Exception):
 
 def test_whoever_watches_sees_every_layer_and_may_stop_it(folder: Path) -> None:
     seen = []
+    total = len(loras.SD1)
+    stops_at = total + 1
 
-    def watch(content, style, walk):
-        for layer in walk:
-            seen.append((layer.key in content.deltas, layer.key in style.deltas))
-            yield layer
-        if stop:
+    def watch(done: int, of: int) -> None:
+        seen.append((done, of))
+        if done == stops_at:
             raise Stopped
 
-    stop = False
     fuse_files(pair(folder), Saving(folder / "out.safetensors"), watch)
-    assert len(seen) == len(loras.SD1)
-    assert seen.count((True, False)) == 2
-    stop = True
-    with pytest.raises(Stopped):
-        fuse_files(pair(folder), Saving(folder / "other.safetensors"), watch)
+    assert seen == [(done, total) for done in range(total + 1)]
+    for stops_at in (0, 5, total):
+        with pytest.raises(Stopped):
+            fuse_files(pair(folder), Saving(folder / "other.safetensors"), watch)
+        assert seen[-1] == (stops_at, total)
+        with pytest.raises(Stopped):
+            inspect_files(pair(folder), watch)
     assert sorted(path.name for path in folder.iterdir()) == [
         "content.safetensors", "out.safetensors", "style.safetensors"
     ]  # fmt: skip
+
+
+def test_a_layer_in_slices_is_one_layer_to_whoever_watches(tmp_path: Path) -> None:
+    blocks = [loras.random_blocks(loras.FLUX, seed=seed) for seed in (1, 2)]
+    for name, tensors, spelling in zip(("content", "style"), blocks, ("diffusers", "kohya")):
+        save_file(loras.block_tensors(tensors, spelling), tmp_path / f"{name}.safetensors")
+    seen = []
+    inspect_files(pair(tmp_path), lambda *numbers: seen.append(numbers))
+    assert seen == [(done, len(loras.FLUX)) for done in range(len(loras.FLUX) + 1)]
+
+
+def test_the_last_word_comes_when_the_file_is_complete(folder: Path) -> None:
+    found = []
+
+    def refused() -> None:
+        found.extend(path.stat().st_size for path in folder.rglob("*.part"))
+        raise Stopped
+
+    before = set(folder.iterdir())
+    with pytest.raises(Stopped):
+        fuse_files(pair(folder), Saving(folder / "out.safetensors"), still_free=refused)
+    assert set(folder.iterdir()) == before
+    fuse_files(pair(folder), Saving(folder / "out.safetensors"), still_free=lambda: None)
+    assert found == [(folder / "out.safetensors").stat().st_size]
 
 
 def ranks(path: Path) -> dict[str, int]:

@@ -1,0 +1,236 @@
+"""One fusion, wherever its LoRAs come from and wherever it goes: what is checked, what is made, what is remarked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import MismatchError, Remedy, Surface, sentence
+from ..fusion.fused import FusedLora
+from ..fusion.outcome import Summary
+from ..fusion.walk import FusedLayer, fingerprint, fuse_layers, layers, schedule_of, settings_of, unread
+from ..layers.weights import LoraWeights
+from ..maths.cache import ByteLru
+from ..methods.selection import Schedule
+from ..methods.table import Basis, method_named
+from ..request.request import FusionRequest, Source, format_number
+from .traits import accelerator, family
+
+SMALL_EFFECT = 0.01
+"""Share of the content's energy under which a projection is hardly seen, and is said to be so."""
+
+MANY_DIRECTIONS = 0.5
+"""Share of the directions over which a style's basis leaves hardly any content, as one that has no small rank does."""
+
+NO_ACCELERATOR = Remedy("leave it out", "leave it out", "use an ordinary <lora:...> tag for it")
+"""What to do with an accelerator LoRA, which is not to be fused."""
+
+Progress = Callable[[int, int], None]
+"""(layers done, layers in all), called as the work goes on. May raise to stop it."""
+
+
+def unwatched(done: int, total: int) -> None:
+    """The Progress that nobody looks at."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about a fusion that the user might not expect.
+
+    remedy
+        What can be done about it, if that depends on the surface.
+    """
+
+    text: str
+    remedy: Remedy | None = None
+
+    def __str__(self) -> str:
+        return self.told("command line")
+
+    def told(self, surface: Surface) -> str:
+        return sentence(self.text, self.remedy, surface)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedLora:
+    """A LoRA that was read.
+
+    name
+        What the user knows it by.
+    file
+        The name of its file.
+    identity
+        Equal for what is one LoRA by whatever name.
+    metadata
+        What the file's header says about it.
+    family
+        The model family that its layers tell of, None if they tell nothing here.
+    """
+
+    weights: LoraWeights
+    name: str
+    file: str
+    identity: str
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    family: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A request and its LoRAs.
+
+    contents, styles
+        In the order of request.contents and request.styles.
+    """
+
+    request: FusionRequest
+    contents: Sequence[LoadedLora]
+    styles: Sequence[LoadedLora]
+
+    def check(self) -> None:
+        """Raises MismatchError if the LoRAs make no pair, as far as can be told before they are fused."""
+        for content, style in itertools.product(self.contents, self.styles):
+            if content.identity == style.identity:
+                names = " and ".join(f"'{name}'" for name in dict.fromkeys((content.name, style.name)))
+                raise MismatchError(
+                    f"{names} would be content and style at once (both are the same LoRA): choose two different ones"
+                )
+            if content.family and style.family and content.family != style.family:
+                raise MismatchError(
+                    f"'{content.name}' is made for {content.family} and '{style.name}' for {style.family}: choose two "
+                    "LoRAs for the same model"
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that changes the fused deltas."""
+        return fingerprint(self.request, *self._sides)
+
+    def walk(self, derived: ByteLru, inspected: bool = False, progress: Progress = unwatched) -> Iterator[FusedLayer]:
+        """The fused layers and slices of layers, one by one. Raises what `fuse_layers` and `progress` raise.
+
+        derived
+            Keeps decompositions and importances.
+        inspected
+            Whether layers that both sides hold are measured.
+        """
+        total = len(layers(*self._sides))
+        progress(0, total)
+        fused = fuse_layers(self.request, *self._sides, derived, inspected)
+        for done, (_, pieces) in enumerate(itertools.groupby(fused, lambda piece: piece.key.layer), 1):
+            yield from pieces
+            progress(done, total)
+
+    def fuse(self, derived: ByteLru) -> FusedLora:
+        """All that the walk gives, held together. Raises what `fuse_layers` raises."""
+        fused = list(self.walk(derived))
+        return FusedLora(
+            self.request.title,
+            self.fingerprint,
+            {layer.key: layer.delta for layer in fused if layer.delta is not None},
+            self.summary(fused),
+            {layer.key: layer.rival for layer in fused if layer.rival is not None},
+            self.schedule(fused),
+        )
+
+    def summary(self, fused: Sequence[FusedLayer]) -> Summary:
+        """What happened to the layers of a walk."""
+        unmatched = sum(len(lora.weights.unmatched) for lora in self._loras)
+        return Summary({layer.key: layer.report for layer in fused}, unmatched)
+
+    def schedule(self, fused: Sequence[FusedLayer]) -> Schedule | None:
+        """Who wins the contested layers of a walk when; None if there are none. Raises RequestError."""
+        return schedule_of(self.request, {layer.key: layer.contest for layer in fused if layer.contest})
+
+    def remarks(self, summary: Summary, schedule: Schedule | None, removal_told: bool = False) -> list[Remark]:
+        """What the user might not expect of these LoRAs, of this request, and of what came of them.
+
+        removal_told
+            Whether the user is told anyway how much was removed.
+
+        That nothing could be fused is not among them: see merges_plainly.
+        """
+        return list(
+            dict.fromkeys(
+                (
+                    *self._accelerators(),
+                    *self._made_for_others(),
+                    *self._without_effect(summary),
+                    *self._left_out(summary),
+                    *map(Remark, unread(self.request)),
+                    *_remarks_of_method(self.request, summary, schedule, removal_told),
+                )
+            )
+        )
+
+    def merges_plainly(self, summary: Summary) -> bool:
+        """Whether the LoRAs are added up for want of anything to fuse."""
+        return not (summary.any_fused or method_named(self.request.method).owner)
+
+    @property
+    def _loras(self) -> Sequence[LoadedLora]:
+        return (*self.contents, *self.styles)
+
+    @property
+    def _sides(self) -> tuple[Sequence[LoraWeights], Sequence[LoraWeights]]:
+        return [lora.weights for lora in self.contents], [lora.weights for lora in self.styles]
+
+    def _accelerators(self) -> Iterator[Remark]:
+        for role, side in (("content", self.contents), ("style", self.styles)):
+            for lora in side:
+                if kind := accelerator(lora.name) or accelerator(lora.file):
+                    yield Remark(
+                        f"'{lora.name}' looks like an accelerator LoRA ({kind}), which is no {role}", NO_ACCELERATOR
+                    )
+
+    def _made_for_others(self) -> Iterator[Remark]:
+        """Headers that name more than one family."""
+        families = {label: lora.name for lora in self._loras if (label := family(lora.metadata))}
+        if len(families) > 1:
+            made = " and ".join(f"'{name}' for {label}" for label, name in families.items())
+            yield Remark(f"these LoRAs are made for different models, {made}: the result may be noise")
+
+    def _without_effect(self, summary: Summary) -> Iterator[Remark]:
+        for role, sources, side, energy in (
+            ("content", self.request.contents, self.contents, summary.content_energy),
+            ("style", self.request.styles, self.styles, summary.style_energy),
+        ):
+            if energy == 0 and any(self._weighs(source, lora) for source, lora in zip(sources, side)):
+                yield Remark(f"the {role} changes nothing: its alpha is 0, or all its values are")
+
+    def _weighs(self, source: Source, lora: LoadedLora) -> bool:
+        """Whether the request asks for any of the LoRA's layers."""
+        return any(getattr(source, key.part) * getattr(self.request, key.part) for key in lora.weights.deltas)
+
+    def _left_out(self, summary: Summary) -> Iterator[Remark]:
+        if not summary.as_asked and (summary.any_fused or summary.not_matched):
+            left_out = [
+                f"{len(lora.weights.unmatched)} of the modules in '{lora.name}' fit no layer of this model"
+                for lora in self._loras
+                if lora.weights.unmatched
+            ]
+            yield Remark("; ".join([f"not everything could be fused: {summary}", *left_out]))
+
+
+def _remarks_of_method(
+    request: FusionRequest, summary: Summary, schedule: Schedule | None, removal_told: bool
+) -> Iterator[Remark]:
+    """What the user might not expect of the method."""
+    method = method_named(request.method)
+    meet = any(
+        key.part == "unet" and layer.content_energy and layer.style_energy for key, layer in summary.layers.items()
+    )
+    if method.rule and not schedule and meet:
+        yield Remark(f"no layer of scope={settings_of(request).scope} is in both LoRAs, so they are merged plainly")
+    projects = method.basis in (Basis.STYLE_INPUT, Basis.STYLE_OUTPUT)
+    if projects and not removal_told and ("mu" not in method.reads or request.mu > 0):
+        cause = f"mu={format_number(request.mu)}" if "mu" in method.reads else f"method={request.method}"
+        removed = f"{cause} removes {100 * summary.removed:.2f} % of the content's energy"
+        if 0 < summary.removed < SMALL_EFFECT:
+            yield Remark(f"these LoRAs hardly overlap, so expect a small change: {removed}")
+        elif summary.protected > MANY_DIRECTIONS:
+            yield Remark(
+                f"the style uses {100 * summary.protected:.0f} % of all directions, so little content is left: "
+                f"{removed}. Try k=32"
+            )
