@@ -18,9 +18,9 @@ __all__ = [
     "Loss",
     "Sizing",
     "Spelling",
-    "to_write",
     "parse_size",
     "read_lora",
     "replacing",
+    "to_write",
     "write_lora",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, Remedy
 from . import models, names
 from .hashing import sha256
 from .slot import MLP, Slot
@@ -62,7 +62,10 @@ class Base:
             for piece in _pieces(tensor):
                 self._pieces.setdefault(piece.slot.layer, []).append(piece)
         if not self._pieces:
-            raise FileError(f"'{path.name}' is no checkpoint of SD 1, SD 2, SDXL, Flux or SD 3: name another as --base")
+            raise FileError(
+                f"'{path.name}' is no checkpoint of SD 1, SD 2, SDXL, Flux or SD 3",
+                Remedy("name another as --base", "load another into the WebUI"),
+            )
 
     @cached_property
     def digest(self) -> str:
@@ -98,8 +101,11 @@ class Base:
         held = [p.slot.slots[0] for p in inside if p.slot.slots]
         if held != list(range(first, last)):
             raise FileError(
-                f"'{self.path.name}' has no layer {slot.layer}, which a LoRA changes: name as --base the "
-                "checkpoint that the LoRA was made for"
+                f"'{self.path.name}' has no layer {slot.layer}, which a LoRA changes",
+                Remedy(
+                    "name as --base the checkpoint that the LoRA was made for",
+                    "load into the WebUI the checkpoint that the LoRA was made for",
+                ),
             )
         return inside
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import FileError
+from ..errors import FileError, Remedy
 from . import models
 from .base import Base
 from .formulas import decomposed
@@ -20,6 +20,9 @@ from .tensor_file import TensorFile
 
 _LARGEST = 2**29
 """Entries of a delta weight; no layer of a model is larger."""
+_NAME_THE_MODEL = Remedy(
+    "name its .safetensors file with --base", "load it into the WebUI first, as a .safetensors file"
+)
 _TOGETHER = (("sparse_values", "sparse_indices", "sparse_size"),)
 """Roles of which a module holds all or none."""
 
@@ -40,7 +43,8 @@ def checked(
         label = "DoRA" if is_decomposed(shapes) else kind.label
         raise FileError(
             f"'{file.path.name}' holds {label} modules ({spelled}), which need the weights of the model that they were "
-            "made for: name its .safetensors file with --base"
+            "made for",
+            _NAME_THE_MODEL,
         )
     shape = None
     if not kind.is_bias:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,15 @@ class LoraFile:
         Of the file. weights.digest is the same unless deltas depend on a checkpoint.
     family
         The model family it is made for, None if nothing tells.
+    metadata
+        What the file's header says about it.
     """
 
     path: Path
     sha256: str
     weights: LoraWeights
     family: Family | None
+    metadata: Mapping[str, str]
 
 
 def read_lora(path: Path, base: Base | Path | None = None) -> LoraFile:
@@ -54,7 +57,7 @@ def read_lora(path: Path, base: Base | Path | None = None) -> LoraFile:
     if base and any(module.needs_base for module in modules):
         digest = f"{whole}+{base.digest}"
     family = detect(widths, [module.spelled for module in modules])
-    return LoraFile(path, whole, LoraWeights(path.stem, digest, DeltaMap({}, made), unmatched), family)
+    return LoraFile(path, whole, LoraWeights(path.stem, digest, DeltaMap({}, made), unmatched), family, file.metadata)
 
 
 def _add(made: dict[ModuleKey, Callable[[], Delta]], module: Module) -> None:

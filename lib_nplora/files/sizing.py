@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..errors import FileError, RequestError
+from ..errors import FileError, Remedy, RequestError
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
 from ..maths.dense import DenseDelta
@@ -78,8 +78,12 @@ class Sizing:
         factors = _all_factors(delta) if min(delta.shape) <= NARROW else delta.factored()
         if factors is None:
             raise FileError(
-                f"the fused layer {key} has no small rank: add --rank N to store the nearest of rank N, or --full "
-                "to store such layers whole"
+                f"the fused layer {key} has no small rank",
+                Remedy(
+                    "add --rank N to store the nearest of rank N, or --full to store such layers whole",
+                    "give a rank N to store the nearest of rank N, or full=true to store such layers whole",
+                    "choose a size such as 32",
+                ),
             )
         return factors
 

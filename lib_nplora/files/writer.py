@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, Remedy
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
 from ..maths.lowrank import LowRankDelta
@@ -32,6 +32,7 @@ def write_lora(
     family: Family | None,
     metadata: Mapping[str, str],
     spelled: Spelling | None = None,
+    still_free: Callable[[], object] | None = None,
 ) -> None:
     """Write `layers`, whose keys are canonical names.
 
@@ -39,7 +40,8 @@ def write_lora(
     rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; of Flux and SD 3 in
     diffusers' spelling. Other deltas become `.diff`, and those of biases `.diff_b`.
     `dtype` is a name from DTYPES, `metadata` is added to what kohya's scripts write. The file appears once it is
-    complete, or not at all. Raises FileError, and whatever `layers` raises.
+    complete, or not at all; `still_free` is asked right before. Raises FileError, and whatever `layers` and
+    `still_free` raise.
     """
     with replacing(path) as part:
         held = dict(layers)
@@ -66,6 +68,8 @@ def write_lora(
             metadata = {**metadata, "lora_adapter_metadata": json.dumps(_peft_settings(ranks))}
         save_file(tensors, part, training)
         save_file(tensors, part, {**training, **metadata, **kohya_hashes(part)})
+        if still_free:
+            still_free()
 
 
 def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
@@ -108,7 +112,12 @@ def _tensors(name: str, delta: Delta, dtype: str, alpha: int | None) -> dict[str
     stored = {tensor: values.to(DTYPES[dtype]).contiguous() for tensor, values in found.items()}
     if not all(values.isfinite().all() for values in stored.values()):
         raise FileError(
-            f"layer {name} holds values too large for {dtype}: choose --dtype bf16 or fp32, or a smaller weight"
+            f"layer {name} holds values too large for {dtype}",
+            Remedy(
+                "choose --dtype bf16 or fp32, or a smaller weight",
+                "choose the dtype bf16 or fp32, or a smaller weight",
+                "choose bf16 or fp32, or a smaller weight",
+            ),
         )
     if isinstance(delta, LowRankDelta) and alpha is not None:
         stored[f"{name}.alpha"] = torch.tensor(float(alpha))

@@ -1,4 +1,4 @@
-"""One a process: request -> load -> fuse -> apply. Owns all state, and lets no exception out."""
+"""What the prompts of a running WebUI ask for, fused and made part of its model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from dataclasses import dataclass
 
 from ..errors import FileError, NploraError, RequestError
 from ..fusion.fused import FusedLora
-from ..fusion.walk import fingerprint, fuse
 from ..hosts.protocol import Host, ShelfFile
 from ..layers.block import Block
-from ..layers.by_block import check_blocks
 from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.dense import DenseDelta
-from ..methods.method import Effect
 from ..request.request import FusionRequest
-from .traits import accelerator, family
+from .job import Job, LoadedLora
 
 logger = logging.getLogger("nplora")
 
 GIB = 2**30
+PLAIN_MERGE = "the LoRAs have no layer in common, so they are merged plainly"
+"""Said beside the remarks if the job merges plainly."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Applied:
 
 
 class Session:
-    """The fusions of one running WebUI."""
+    """The fusions of one running WebUI. It owns all their state, and lets no exception out."""
 
     def __init__(self, host: Host, cache_gib: float = 5) -> None:
         self.host = host
@@ -183,22 +182,23 @@ class Session:
             self._fused.clear()
 
     def _fuse(self, request: FusionRequest) -> tuple[dict[str, ShelfFile], FusedLora, list[str]]:
+        """The LoRAs of the request, what they become, and what the user might not expect of it."""
         request.check()
-        check_blocks(request.blocks, self._blocks() if request.blocks else ())
         files = {source.name: self.host.shelf.resolve(source.name) for source in (*request.contents, *request.styles)}
-        _refuse_same_file(request, files)
         contents, styles = (
-            [self._load(files[source.name]) for source in side] for side in (request.contents, request.styles)
+            [self._loaded(source.name, files[source.name]) for source in side]
+            for side in (request.contents, request.styles)
         )
-
-        def make() -> FusedLora:
-            for lora in (*contents, *styles):
-                if isinstance(lora.deltas, DeltaMap) and lora.deltas.made:
-                    logger.info("%s: %d layers have no factors, which takes a while", lora.name, lora.deltas.made)
-            return fuse(request, contents, styles, self._bases)
-
-        fused = self._fused.get(fingerprint(request, contents, styles), make)
-        remarks = _remarks_on_files(list(files.values())) + _remarks(request, fused, contents, styles)
+        job = Job(request, contents, styles, self._blocks())
+        job.check()
+        fused = self._fused.get(job.fingerprint, lambda: self._made(job))
+        logger.info("%s: %s", fused.title, fused.summary)
+        remarks = [remark.told("WebUI") for remark in job.remarks(fused.summary, fused.schedule)]
+        if job.merges_plainly(fused.summary):
+            remarks.append(PLAIN_MERGE)
+        whole = sum(delta.nbytes for delta in fused.deltas.values() if isinstance(delta, DenseDelta))
+        if whole > GIB:
+            remarks.append(f"its layers have no small rank, so it takes {whole / GIB:.1f} GiB of memory")
         return files, fused, remarks
 
     def _blocks(self) -> Collection[Block]:
@@ -207,8 +207,17 @@ class Session:
             self._known_blocks = self._model, self.host.model.blocks()
         return self._known_blocks[1]
 
-    def _load(self, file: ShelfFile) -> LoraWeights:
-        return self._loras.get(file.stamp, lambda: self._read(file))
+    def _made(self, job: Job) -> FusedLora:
+        for lora in (*job.contents, *job.styles):
+            deltas = lora.weights.deltas
+            if isinstance(deltas, DeltaMap) and deltas.made:
+                logger.info("%s: %d layers have no factors, which takes a while", lora.name, deltas.made)
+        return job.fuse(self._bases)
+
+    def _loaded(self, name: str, file: ShelfFile) -> LoadedLora:
+        """The LoRA that the user calls `name`."""
+        weights = self._loras.get(file.stamp, lambda: self._read(file))
+        return LoadedLora(weights, name, os.path.basename(file.path), file.path, file.metadata)
 
     def _read(self, file: ShelfFile) -> LoraWeights:
         try:
@@ -232,76 +241,13 @@ class Session:
         return before != now
 
 
-def _refuse_same_file(request: FusionRequest, files: Mapping[str, ShelfFile]) -> None:
-    contents = {files[source.name].path: source.name for source in request.contents}
-    for style in request.styles:
-        path = files[style.name].path
-        if path in contents:
-            both = dict.fromkeys((contents[path], style.name))
-            names = " and ".join(f"'{name}'" for name in both)
-            raise RequestError(f"{names} would be content and style at once. Name two different LoRAs")
-
-
-def _remarks_on_files(files: Sequence[ShelfFile]) -> list[str]:
-    """What makes a LoRA, or a pair, a strange choice."""
-    remarks = [
-        f"'{file.name}' looks like an accelerator LoRA ({kind}), which has no subject and no style: "
-        "use an ordinary <lora:...> tag for it"
-        for file in files
-        if (kind := accelerator(file.name) or accelerator(os.path.basename(file.path)))
-    ]
-    families = {label: file.name for file in files if (label := family(file.metadata))}
-    if len(families) > 1:
-        made = " and ".join(f"'{name}' for {label}" for label, name in families.items())
-        remarks.append(f"these LoRAs are made for different models, {made}: the result may be noise")
-    return remarks
-
-
-def _remarks(
-    request: FusionRequest, fused: FusedLora, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]
-) -> list[str]:
-    """What the user would not expect of this fusion."""
-    logger.info("%s: %s", fused.title, fused.summary)
-    remarks = []
-    summary = fused.summary
-    for role, sources, side, energy in (
-        ("content", request.contents, contents, summary.content_energy),
-        ("style", request.styles, styles, summary.style_energy),
-    ):
-        weights = (
-            source.weight(key) * getattr(request, key.part)
-            for source, lora in zip(sources, side)
-            for key in lora.deltas
-        )
-        if energy == 0 and any(weights):
-            remarks.append(f"the {role} changes nothing: its alpha is 0, or all its values are")
-    if not summary.any_fused and not request.method.takes_lone_layers:
-        remarks.append("the LoRAs have no layer in common, so they are merged plainly")
-    if not summary.as_asked and (summary.any_fused or summary.not_matched):
-        left_out = [
-            f"{len(lora.unmatched)} of the modules in '{lora.name}' fit no layer of this model"
-            for lora in (*contents, *styles)
-            if lora.unmatched
-        ]
-        remarks.append("; ".join([f"not everything could be fused: {summary}", *left_out]))
-    remarks.extend(request.remarks)
-    if (whole := sum(delta.nbytes for delta in fused.deltas.values() if isinstance(delta, DenseDelta))) > GIB:
-        remarks.append(f"its layers have no small rank, so it takes {whole / GIB:.1f} GiB of memory")
-    meet = any(
-        key.part == "unet" and layer.content_energy and layer.style_energy for key, layer in summary.layers.items()
-    )
-    effect = Effect(summary.removed, summary.protected, meet, fused.schedule is not None)
-    remarks.extend(request.method.remarks(request.values, effect))
-    return remarks
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, NploraError):
-        return str(error)
+        return error.told("WebUI")
     logger.error("this should not happen", exc_info=error)
     return f"{type(error).__name__}: {error} (details are in the console)"
 
 
 def _comment(asked: Asked, text: str) -> str:
-    """In one line: a host's own words may be more."""
+    """What a picture says of a tag, in one line: a host's own words may be more."""
     return f"NP-LoRA: {asked.tag}: {' '.join(text.split())}"

@@ -40,7 +40,7 @@ class Block:
             hint = did_you_mean(text, [f"{label}{number}" for label in LABELS])
             known = f"{', '.join(LABELS[:-1])} and {LABELS[-1]}"
             raise RequestError(
-                f"there is no block '{text.strip()}'.{hint} Blocks are {known}, each also with its number, such as out1."
+                f"there is no block '{text.strip()}'.{hint} Blocks are {known}, each also with a number: out1."
             )
         return cls(label, int(number) if number else None)
 

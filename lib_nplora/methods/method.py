@@ -54,7 +54,7 @@ class Effect:
     """What a fusion came to, as far as a method has something to say of it.
 
     removed
-        Share of the content's energy that was taken away, 0 to 1.
+        Share of the content's energy that was taken away, 0 to 1; None if the user is told of it anyway.
     protected
         Share of the directions that was protected, mean of the fused layers, 0 to 1.
     meets
@@ -63,7 +63,7 @@ class Effect:
         Whether any layer does.
     """
 
-    removed: float
+    removed: float | None
     protected: float
     meets: bool
     takes_turns: bool

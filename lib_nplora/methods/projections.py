@@ -82,6 +82,8 @@ def output_space(layer: Layer, values: Values) -> Sum:
 
 
 def _remarks(cause: str, effect: Effect) -> Sequence[str]:
+    if effect.removed is None:
+        return ()
     removed = f"{cause} removes {100 * effect.removed:.2f} % of the content's energy"
     if 0 < effect.removed < SMALL_EFFECT:
         return [f"these LoRAs hardly overlap, so expect a small change: {removed}"]

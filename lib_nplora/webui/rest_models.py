@@ -241,8 +241,8 @@ class Inspected(BaseModel):
 
 def remarks(fusion: FileFusion) -> list[str]:
     """What one might not expect of it."""
-    found = list(fusion.remarks)
-    if not fusion.summary.any_fused:
+    found = [remark.told("API") for remark in fusion.remarks]
+    if fusion.merges_plainly:
         found.append(PLAIN_MERGE)
     if fusion.sizing.losses:
         found.append(losses(fusion.sizing))

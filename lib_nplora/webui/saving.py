@@ -6,16 +6,15 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FileError
 from ..files import Base, replacing
-from ..fusion.walk import FusedLayer
 from ..hosts.protocol import Host
-from ..jobs.pair import FileFusion, FilePair, Saving, Watch, fuse_files, unwatched
-from ..layers.weights import LoraWeights
+from ..jobs.job import Progress, unwatched
+from ..jobs.pair import FileFusion, FilePair, Saving, fuse_files
 from ..request.request import FusionRequest
 from .new_file import new_file
 
@@ -47,7 +46,7 @@ def file_pair(host: Host, request: FusionRequest) -> FilePair:
 
 
 def save(
-    host: Host, request: FusionRequest, output: str, saving: Callable[[Path], Saving], watch: Watch = unwatched
+    host: Host, request: FusionRequest, output: str, saving: Callable[[Path], Saving], progress: Progress = unwatched
 ) -> Saved:
     """Save a fusion into the host's folder of LoRAs, complete or not at all, and never over another file.
 
@@ -57,20 +56,16 @@ def save(
         How the file is to be saved.
 
     Only one is made at a time. Raises ExistsError, RequestError, NotFoundError, FileError, MismatchError, and whatever
-    `watch` raises.
+    `progress` raises.
     """
 
     def free() -> Path:
         return new_file(Path(host.shelf.folder), output, host.shelf.listed())
 
-    def still_free(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
-        yield from watch(content, style, walk)
-        free()
-
     pair, file = file_pair(host, request), free()
     with _one_at_a_time:
         free()
-        fusion = fuse_files(pair, saving(file), still_free)
+        fusion = fuse_files(pair, saving(file), progress, free)
         preview = _with_picture(file, (pair.content, pair.style))
         host.shelf.refresh()
     return Saved(file, fusion, preview)

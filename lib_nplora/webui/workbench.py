@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,10 +14,9 @@ from ..errors import HostError, NploraError
 from ..files import DTYPES, EXACT, SPELLINGS, parse_size
 from ..findings.plots import png
 from ..findings.sentences import findings
-from ..fusion.walk import FusedLayer, layers
 from ..hosts.protocol import Host
-from ..jobs.pair import FileFusion, Saving, Watch, inspect_files, losses
-from ..layers.weights import LoraWeights
+from ..jobs.job import Progress
+from ..jobs.pair import PLAIN_MERGE, FileFusion, Saving, inspect_files, losses
 from ..methods.selection import MOST_STEPS, USUAL_STEPS
 from ..request.request import FusionRequest
 from ..request.tag import format_tag
@@ -35,14 +34,6 @@ PROGRESS = gr.Progress()
 """What Gradio puts the bar of the event at hand in the place of."""
 
 T = TypeVar("T")
-
-IN_THE_PANEL = {
-    "name its .safetensors file with --base": "load it into the WebUI first, as a .safetensors file",
-    "name as --base the checkpoint": "load into the WebUI the checkpoint",
-    "add --rank N to store the nearest of rank N, or --full to store such layers whole": "choose a size such as 32",
-    "choose --dtype bf16 or fp32": "choose bf16 or fp32",
-}
-"""What to do, in words of the command line -> in words of the panel."""
 
 
 def build(tab: str, held: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
@@ -111,10 +102,10 @@ def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, str]:
 
     def inspect() -> tuple[str, str]:
         request = _request(args)
-        fusion = inspect_files(file_pair(_host(), request), _watched(progress))
+        fusion = inspect_files(file_pair(_host(), request), _shown_on(progress))
         steps = min(max(int(args[len(fields())]), 1), MOST_STEPS)
         told = f"{format_tag(request)}, {steps} steps:" if fusion.schedule else f"{format_tag(request)}:"
-        lines = [told, *findings(fusion, request), *fusion.remarks]
+        lines = [told, *findings(fusion, request), *_remarks(fusion)]
         return shown("\n".join(lines)), _image(png(fusion, request, steps))
 
     return _told(inspect, lambda sentence: (sentence, ""))
@@ -134,7 +125,7 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
         output, size, dtype, spelling = args[len(fields()) :]
         spelled = None if spelling == USUAL else spelling
         how = partial(Saving, dtype=dtype, size=parse_size(str(size or "")), spelled=spelled)
-        saved = save(_host(), request, (output or "").strip(), how, _watched(progress))
+        saved = save(_host(), request, (output or "").strip(), how, _shown_on(progress))
         return shown(" ".join([f"<lora:{saved.file.stem}:1> is in {saved.file}.", *_told_of(saved.fusion)]))
 
     return _told(saving, lambda sentence: sentence)
@@ -142,7 +133,12 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
 
 def _told_of(fusion: FileFusion) -> Sequence[str]:
     lost = [f"{losses(fusion.sizing)}."] if fusion.sizing.losses else []
-    return [*lost, *fusion.remarks]
+    plain = [PLAIN_MERGE] if fusion.merges_plainly else []
+    return [*lost, *plain, *_remarks(fusion)]
+
+
+def _remarks(fusion: FileFusion) -> Sequence[str]:
+    return [remark.told("WebUI") for remark in fusion.remarks]
 
 
 def _request(args: Sequence[Any]) -> FusionRequest:
@@ -156,15 +152,14 @@ def _host() -> Host:
     return host
 
 
-def _watched(progress: Any) -> Watch:
-    def watch(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
-        total = len(layers([content], [style]))
-        for done, layer in enumerate(walk):
-            if done % 10 == 0:
-                progress((min(done, total), total), unit="layers")
-            yield layer
+def _shown_on(bar: Any) -> Progress:
+    """Moves Gradio's bar."""
 
-    return watch
+    def show(done: int, total: int) -> None:
+        if done % 10 == 0:
+            bar((done, total), unit="layers")
+
+    return show
 
 
 def _told(work: Callable[[], T], refused: Callable[[str], T]) -> T:
@@ -172,10 +167,7 @@ def _told(work: Callable[[], T], refused: Callable[[str], T]) -> T:
     try:
         return work()
     except NploraError as error:
-        text = str(error)
-        for theirs, ours in IN_THE_PANEL.items():
-            text = text.replace(theirs, ours)
-        return refused(shown(" ".join(text.split())))
+        return refused(shown(" ".join(error.told("WebUI").split())))
     except Exception as error:
         logger.exception("the panel failed")
         return refused(f"this should not happen: {type(error).__name__} (details are in the console)")

@@ -20,7 +20,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lib_nplora import __version__
-from lib_nplora.command_line import main as cli
 from lib_nplora.command_line.main import main
 from lib_nplora.files import read_lora
 from tests import demo, loras, reference
@@ -231,7 +230,7 @@ def test_an_interrupt_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "layers", interrupted)
+    monkeypatch.setattr("lib_nplora.jobs.job.layers", interrupted)
     before = set(folder.iterdir())
     assert fuse() == 130
     assert set(folder.iterdir()) == before
@@ -239,7 +238,7 @@ def test_an_interrupt_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
-    """The signal comes soon after the temporary folder, while hundreds of layers are left to do.
+    """The signal comes soon after the temporary folder, while hundreds of layers are left to store.
 
     A shell that runs the tests in the background has its children ignore it; this one does not.
     """

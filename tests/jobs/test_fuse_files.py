@@ -80,7 +80,7 @@ def test_a_file_tells_the_settings_that_made_it(folder: Path, method: str, setti
     with safe_open(out, "pt") as file:
         told = file.metadata()
     assert {key: told[key] for key in ("nplora_density", "nplora_seed") if key in told} == settings
-    assert fusion.remarks == (() if settings else ("density= has no effect with method=np",))
+    assert tuple(map(str, fusion.remarks)) == (() if settings else ("density= has no effect with method=np",))
 
 
 def test_whole_layers_are_saved_as_they_are(folder: Path) -> None:
@@ -102,24 +102,49 @@ class Stopped(Exception):
 
 def test_whoever_watches_sees_every_layer_and_may_stop_it(folder: Path) -> None:
     seen = []
+    total = len(loras.SD1)
+    stops_at = total + 1
 
-    def watch(content, style, walk):
-        for layer in walk:
-            seen.append((layer.key in content.deltas, layer.key in style.deltas))
-            yield layer
-        if stop:
+    def watch(done: int, of: int) -> None:
+        seen.append((done, of))
+        if done == stops_at:
             raise Stopped
 
-    stop = False
     fuse_files(pair(folder), Saving(folder / "out.safetensors"), watch)
-    assert len(seen) == len(loras.SD1)
-    assert seen.count((True, False)) == 2
-    stop = True
-    with pytest.raises(Stopped):
-        fuse_files(pair(folder), Saving(folder / "other.safetensors"), watch)
+    assert seen == [(done, total) for done in range(total + 1)]
+    for stops_at in (0, 5, total):
+        with pytest.raises(Stopped):
+            fuse_files(pair(folder), Saving(folder / "other.safetensors"), watch)
+        assert seen[-1] == (stops_at, total)
+        with pytest.raises(Stopped):
+            inspect_files(pair(folder), watch)
     assert sorted(path.name for path in folder.iterdir()) == [
         "content.safetensors", "out.safetensors", "style.safetensors"
     ]  # fmt: skip
+
+
+def test_a_layer_in_slices_is_one_layer_to_whoever_watches(tmp_path: Path) -> None:
+    blocks = [loras.random_blocks(loras.FLUX, seed=seed) for seed in (1, 2)]
+    for name, tensors, spelling in zip(("content", "style"), blocks, ("diffusers", "kohya")):
+        save_file(loras.block_tensors(tensors, spelling), tmp_path / f"{name}.safetensors")
+    seen = []
+    inspect_files(pair(tmp_path), lambda *numbers: seen.append(numbers))
+    assert seen == [(done, len(loras.FLUX)) for done in range(len(loras.FLUX) + 1)]
+
+
+def test_the_last_word_comes_when_the_file_is_complete(folder: Path) -> None:
+    found = []
+
+    def refused() -> None:
+        found.extend(path.stat().st_size for path in folder.rglob("*.part"))
+        raise Stopped
+
+    before = set(folder.iterdir())
+    with pytest.raises(Stopped):
+        fuse_files(pair(folder), Saving(folder / "out.safetensors"), still_free=refused)
+    assert set(folder.iterdir()) == before
+    fuse_files(pair(folder), Saving(folder / "out.safetensors"), still_free=lambda: None)
+    assert found == [(folder / "out.safetensors").stat().st_size]
 
 
 def ranks(path: Path) -> dict[str, int]:
@@ -167,6 +192,69 @@ def test_what_diffusers_spelling_cannot_hold_is_refused(folder: Path) -> None:
     with pytest.raises(FileError, match="which diffusers' spelling cannot hold: choose kohya's, or a rank"):
         fuse_files(pair(folder, method="dare"), Saving(out, full=True, spelled="diffusers"))
     assert not out.exists()
+
+
+LINEAR = "lora_unet_mid_block_attentions_0_proj_in"
+UP, DOWN = torch.ones(44, 1), torch.ones(1, 48)
+LORA = {f"{LINEAR}.lora_up.weight": UP, f"{LINEAR}.lora_down.weight": DOWN}
+MADE_FOR = "which need the weights of the model that they were made for"
+
+
+@pytest.mark.parametrize(
+    ("content", "weight", "base", "command_line", "api", "webui"),
+    [
+        (
+            {f"{LINEAR}.diff": torch.randn(44, 48)},
+            1.0,
+            None,
+            "no small rank: add --rank N to store the nearest of rank N, or --full to store such layers whole",
+            "no small rank: give a rank N to store the nearest of rank N, or full=true to store such layers whole",
+            "no small rank: choose a size such as 32",
+        ),
+        (
+            LORA,
+            1e12,
+            None,
+            "too large for fp16: choose --dtype bf16 or fp32, or a smaller weight",
+            "too large for fp16: choose the dtype bf16 or fp32, or a smaller weight",
+            "too large for fp16: choose bf16 or fp32, or a smaller weight",
+        ),
+        (
+            {**LORA, f"{LINEAR}.dora_scale": torch.ones(44, 1)},
+            1.0,
+            None,
+            f"{MADE_FOR}: name its .safetensors file with --base",
+            f"{MADE_FOR}: load it into the WebUI first, as a .safetensors file",
+            f"{MADE_FOR}: load it into the WebUI first, as a .safetensors file",
+        ),
+        (
+            {**LORA, f"{LINEAR}.dora_scale": torch.ones(44, 1)},
+            1.0,
+            "conv_in.weight",
+            "which a LoRA changes: name as --base the checkpoint that the LoRA was made for",
+            "which a LoRA changes: load into the WebUI the checkpoint that the LoRA was made for",
+            "which a LoRA changes: load into the WebUI the checkpoint that the LoRA was made for",
+        ),
+    ],
+    ids=["no small rank", "too large", "no base", "another base"],
+)
+def test_a_refusal_has_a_remedy_for_each_surface(
+    tmp_path: Path, content: dict, weight: float, base: str | None, command_line: str, api: str, webui: str
+) -> None:
+    save_file(content, tmp_path / "content.safetensors")
+    save_file({name: 2 * tensor for name, tensor in LORA.items()}, tmp_path / "style.safetensors")
+    if base:
+        save_file({base: torch.ones(4, 4, 3, 3)}, tmp_path / "base.safetensors")
+    request = FusionRequest((Source("content", weight, weight),), (Source("style"),))
+    files = (tmp_path / f"{name}.safetensors" for name in ("content", "style"))
+    with pytest.raises(FileError) as caught:
+        fuse_files(
+            FilePair(*files, request, tmp_path / "base.safetensors" if base else None),
+            Saving(tmp_path / "out.safetensors"),
+        )
+    assert str(caught.value).endswith(command_line)
+    assert caught.value.told("API").endswith(api)
+    assert caught.value.told("WebUI").endswith(webui)
 
 
 def test_flux_is_written_in_one_spelling(tmp_path: Path) -> None:

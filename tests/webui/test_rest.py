@@ -369,17 +369,16 @@ def test_a_lora_that_was_removed_since(client, folder):
 
 
 def test_a_name_that_is_taken_while_the_fusion_is_made(client, folder, monkeypatch):
-    def slow(pair, how, watch):
-        def watched(content, style, walk):
-            for layer in watch(content, style, walk):
-                (folder / "New.safetensors").write_bytes(b"another program's")
-                yield layer
+    def slow(pair, how, progress, still_free):
+        def watched(done, total):
+            progress(done, total)
+            (folder / "New.safetensors").write_bytes(b"another program's")
 
-        return fuse_files(pair, how, watched)
+        return fuse_files(pair, how, watched, still_free)
 
     fuse_files = saving.fuse_files
     monkeypatch.setattr(saving, "fuse_files", slow)
-    # The other file is there from the first layer on, and is looked for after the last one.
+    # The other file is there from the first layer on, and is looked for when ours is complete.
     assert "there is a file 'New.safetensors' already" in sentence(fuse(client), 409)
     assert (folder / "New.safetensors").read_bytes() == b"another program's"
     assert not (folder / "new.safetensors").exists()
