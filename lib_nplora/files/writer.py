@@ -46,7 +46,7 @@ def write_lora(
     with replacing(path) as part:
         held = dict(layers)
         names = to_write([str(key.name) for key in held], family).entries
-        spelling = spelled or next(iter(names))
+        spelling: Spelling = spelled or next(iter(names))
         if spelling not in names:
             raise FileError("LoRAs for Flux and SD 3 are written in diffusers' spelling only: choose that")
         in_peft = spelling == "diffusers"

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from lib_nplora.command_line.main import main
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
-from lib_nplora.files.families import SD1, SDXL
+from lib_nplora.files.models.sd1 import FAMILY as SD1
+from lib_nplora.files.models.sdxl import FAMILY as SDXL
 from lib_nplora.layers.key import ModuleKey
 from tests import loras, reference
 from tests.files import judging, models

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
-from lib_nplora.files.families import SD1, SD2, SDXL, Family, detect
+from lib_nplora.files.models import Family, detect
+from lib_nplora.files.models.sd1 import FAMILY as SD1
+from lib_nplora.files.models.sd2 import FAMILY as SD2
+from lib_nplora.files.models.sdxl import FAMILY as SDXL
 from lib_nplora.layers.key import ModuleKey
 from tests import loras
 
