@@ -46,7 +46,8 @@ def write_lora(
     with replacing(path) as part:
         held = dict(layers)
         names = to_write([str(key.name) for key in held], family).entries
-        spelling: Spelling = spelled or next(iter(names))
+        usual, *_ = names
+        spelling = spelled or usual
         if spelling not in names:
             raise FileError("LoRAs for Flux and SD 3 are written in diffusers' spelling only: choose that")
         in_peft = spelling == "diffusers"
