@@ -41,7 +41,7 @@ def axes_of(drawn):
 
 def test_blocks_and_kinds_are_coloured_by_overlap_over_chance():
     axes = axes_of(figure(fusion(), request()))["How much the two meet (1 is chance)"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["text 1", "down 1", "up 1"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["te1", "in4", "out3"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["self q", "feed-forward", "projection"]
     shown = axes.images[0].get_array()
     expected = [[np.nan, 8, np.nan], [1.4, np.nan, 1.4], [np.nan, np.nan, 0.5]]
