@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CONTENT, _STYLE = "#0072b2", "#e69f00"
 """Of Okabe and Ito's colours, which the colour-blind tell apart."""
 
-_MOST_ROWS_WITH_NUMBERS = 16
+_MOST_ROWS_WITH_NUMBERS = 30
 _GREATEST_MU = 5
 
 
@@ -98,7 +98,7 @@ def _overlaps(axes: Axes, fusion: FileFusion) -> None:
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
     axes.set_xticks(range(len(kinds)), kinds, rotation=45, ha="right")
-    axes.set_yticks(range(len(blocks)), map(str, blocks), fontsize=10 if len(blocks) <= 40 else 6)
+    axes.set_yticks(range(len(blocks)), map(str, blocks), fontsize=10 if len(blocks) <= 40 else 8)
     axes.set_title("How much the two meet (1 is chance)")
     if len(blocks) <= _MOST_ROWS_WITH_NUMBERS:
         for row, column in np.argwhere(~np.isnan(table)):
