@@ -9,9 +9,9 @@ from statistics import median
 
 from ..fusion.interference import Interference
 from ..jobs.pair import PLAIN_MERGE, FileFusion
+from ..layers.block import Block
 from ..layers.by_block import ByBlock
 from ..layers.key import ModuleKey
-from ..layers.place import block_of, in_model_order
 from ..maths.rank_rule import RankRule
 from ..methods.table import usual
 from ..methods.texts import format_number
@@ -88,10 +88,10 @@ def by_part(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
 
 def by_block(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
     """Block, in the order of the model -> its layers."""
-    blocks: dict[str, list[Interference]] = {}
+    blocks: dict[Block, list[Interference]] = {}
     for key, row in rows.items():
-        blocks.setdefault(block_of(str(key.name)), []).append(row)
-    return {block: Group.of(blocks[block]) for block in in_model_order(blocks)}
+        blocks.setdefault(key.place.block, []).append(row)
+    return {str(block): Group.of(blocks[block]) for block in sorted(blocks)}
 
 
 def removed_at(mu: float) -> float:

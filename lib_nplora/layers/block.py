@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from functools import total_ordering
 
@@ -35,12 +34,14 @@ class Block:
     @classmethod
     def parse(cls, text: str) -> Block:
         """The block that `text` names, in capitals or not: `out1`, `OUT01`, `mid`. Raises RequestError."""
-        label, number = re.fullmatch(r"(.*?)([0-9]{0,4})", text.strip().lower(), re.DOTALL).groups()  # type: ignore[union-attr]
-        if label not in (*LABELS, UNKNOWN):
-            hint = did_you_mean(text, [f"{label}{number}" for label in LABELS])
-            known = f"{', '.join(LABELS[:-1])} and {LABELS[-1]}"
+        name = text.strip().lower()
+        label = name.rstrip("0123456789")
+        number = name.removeprefix(label)
+        if label not in (*LABELS, UNKNOWN) or len(number) > 4:
+            hint = did_you_mean(name, [known if known == "mid" else f"{known}{number[:4]}" for known in LABELS])
             raise RequestError(
-                f"there is no block '{text.strip()}'.{hint} Blocks are {known}, each also with a number: out1."
+                f"there is no block '{text.strip()}'.{hint} Blocks are {', '.join(LABELS[:-1])} and {LABELS[-1]}, "
+                "each also with a number: out1."
             )
         return cls(label, int(number) if number else None)
 

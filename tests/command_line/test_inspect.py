@@ -81,8 +81,8 @@ def test_blocks_parts_and_words_are_shown(folder, capsys):
     assert inspect("--mu", "hard") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["layers", "overlap", "x", "chance", "removed", "content", "/", "style"]
-    assert [line.split("  ")[0] for line in lines[1:4]] == ["text 1", "down 0", "down 1"]
-    assert any(line.startswith("diffusion model") for line in lines)
+    blocks = ["te1", "in", "in2", "in3", "in4", "mid", "out5", "out"]
+    assert [line.split("  ")[0] for line in lines[1:10]] == [*blocks, "diffusion model"]
     assert any(line.startswith("The two share ") and "mu = hard removes" in line for line in lines)
     assert "Not counted: 2 layers" in lines[-2]
 

@@ -43,8 +43,8 @@ def test_groups_are_weighted_by_energy():
     assert total.removed == pytest.approx((4 * 0.0778 + 12 * 0.4) / 16)
     assert total.norm_ratio == pytest.approx(2.0)
     groups = by_block({UP: loud, TEXT: ROW, DOWN: ROW})
-    assert list(groups) == ["text 1", "down 1", "up 1"]
-    assert groups["up 1"].overlap == pytest.approx(0.5)
+    assert list(groups) == ["te1", "in4", "out3"]
+    assert groups["out3"].overlap == pytest.approx(0.5)
     parts = by_part({UP: loud, TEXT: ROW, DOWN: ROW})
     assert {name: group.layers for name, group in parts.items()} == {"diffusion model": 2, "text encoder": 1}
 
@@ -52,7 +52,7 @@ def test_groups_are_weighted_by_energy():
 def test_blocks_and_parts_are_compared():
     text = said({DOWN: ROW, UP: replace(ROW, overlap=0.3), TEXT: replace(ROW, overlap=0.05)})
     assert "In the diffusion model 22 %, 2.2 x chance; in the text encoder 5 %, 0.5 x chance." in text
-    assert "Most in up 1 (30 %, 3 x chance), least in text 1 (5 %, 0.5 x chance)." in text
+    assert "Most in out3 (30 %, 3 x chance), least in te1 (5 %, 0.5 x chance)." in text
 
 
 def test_a_pair_that_mu_can_do_nothing_for_is_told():
