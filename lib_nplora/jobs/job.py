@@ -161,7 +161,7 @@ class Job:
 
     def merges_plainly(self, summary: Summary) -> bool:
         """Whether the LoRAs are added up for want of anything to fuse."""
-        return not (summary.any_fused or self.request.method.takes_lone_layers)
+        return summary.only_added and not self.request.method.takes_lone_layers
 
     @property
     def _loras(self) -> Sequence[LoadedLora]:

@@ -24,7 +24,7 @@ from lib_nplora.request.request import FusionRequest, Source
 
 from .sdxl import random_lora, shapes
 
-REQUEST = FusionRequest((Source("content"),), (Source("style"),))
+REQUEST = FusionRequest.of((Source("content"),), (Source("style"),))
 OTHER_MU = replace(REQUEST, mu=2.0)
 
 

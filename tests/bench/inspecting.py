@@ -26,7 +26,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
 
-    request = FusionRequest((Source("content"),), (Source("style"),))
+    request = FusionRequest.of((Source("content"),), (Source("style"),))
     with TemporaryDirectory() as folder:
         content, style, out = (Path(folder) / f"{name}.safetensors" for name in ("content", "style", "out"))
         for seed, path in enumerate((content, style)):

@@ -23,7 +23,7 @@ from lib_nplora.request.request import FusionRequest, Source
 from .__main__ import timed
 from .sdxl import random_lora, shapes
 
-DIRECT = FusionRequest((Source("content"),), (Source("style"),), method="direct")
+DIRECT = FusionRequest.of((Source("content"),), (Source("style"),), method="direct")
 KLORA = replace(DIRECT, method="klora")
 LIGHTER = replace(KLORA, contents=(Source("content", 0.8, 0.8),))
 SHAPES = ((640, 640), (1280, 1280), (10240, 1280))

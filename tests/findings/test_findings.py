@@ -12,7 +12,8 @@ from lib_nplora.fusion.outcome import Summary
 from lib_nplora.jobs.pair import FileFusion
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.rank_rule import RankRule
-from lib_nplora.request.request import HARD, FusionRequest, Source
+from lib_nplora.methods.texts import HARD
+from lib_nplora.request.request import FusionRequest, Source
 
 ROW = Interference(
     content_energy=4.0, style_energy=1.0, overlap=0.14, chance=0.1, inside=0.14, removed=0.0778, style_rank=7.0,
@@ -23,7 +24,7 @@ TEXT = ModuleKey("lora_te1_text_model_encoder_layers_0_mlp_fc1", "te")
 
 
 def said(rows: dict[ModuleKey, Interference], **settings: object) -> str:
-    request = FusionRequest((Source("dog"),), (Source("vangogh"),), **settings)
+    request = FusionRequest.of((Source("dog"),), (Source("vangogh"),), **settings)
     return "\n".join(findings(FileFusion(Summary({}), (), interference=rows), request))
 
 

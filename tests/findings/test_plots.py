@@ -15,13 +15,14 @@ import pytest
 from lib_nplora.command_line.main import main
 from lib_nplora.findings.plots import figure, png
 from lib_nplora.fusion.outcome import Summary
+from lib_nplora.fusion.walk import schedule_of
 from lib_nplora.jobs.pair import FileFusion
 from lib_nplora.layers.block import Block
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.layers.place import Place
-from lib_nplora.methods.selection import Contest, Importance, Schedule
-from lib_nplora.methods.table import METHODS, Settings
-from lib_nplora.request.request import HARD, FusionRequest, Source
+from lib_nplora.methods.selection import Contest, Importance
+from lib_nplora.methods.texts import HARD
+from lib_nplora.request.request import FusionRequest, Source
 from tests import loras
 
 from .test_findings import DOWN, ROW, TEXT, UP
@@ -31,7 +32,7 @@ ROWS = {DOWN: ROW, UP: replace(ROW, overlap=0.05, k=1), TEXT: replace(ROW, overl
 
 
 def request(content: str = "dog", **settings: object) -> FusionRequest:
-    return FusionRequest((Source(content),), (Source("vangogh"),), **settings)
+    return FusionRequest.of((Source(content),), (Source("vangogh"),), **settings)
 
 
 def fusion(rows=ROWS, schedule=None) -> FileFusion:
@@ -78,7 +79,7 @@ def test_other_methods_have_no_mark():
 
 def test_the_schedule_has_layers_across_and_steps_down():
     contests = {UP: Contest(Importance(1, 1), Importance(1, 1)), DOWN: Contest(Importance(9, 9), Importance(1, 9))}
-    schedule = Schedule(contests, METHODS["klora"].rule(Settings()))
+    schedule = schedule_of(request(method="klora"), contests)
     letters = schedule.letters(6)
     assert letters[UP] != letters[DOWN]
     axes = axes_of(figure(fusion(schedule=schedule), request(method="klora"), 6))["Who wins"]

@@ -20,7 +20,8 @@ from lib_nplora.maths.delta import Delta
 from lib_nplora.maths.dense import DenseDelta
 from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.maths.subspace import LOST
-from lib_nplora.request.request import HARD, FusionRequest, Source
+from lib_nplora.methods.texts import HARD
+from lib_nplora.request.request import FusionRequest, Source
 
 from .. import reference
 from ..matrices import random_delta
@@ -30,7 +31,7 @@ OUT, IN = 24, 16
 
 
 def request(mu: float = 0.5, c: float = 1.0, s: float = 1.0) -> FusionRequest:
-    return FusionRequest((Source("content", c, c),), (Source("style", s, s),), mu=mu)
+    return FusionRequest.of((Source("content", c, c),), (Source("style", s, s),), mu=mu)
 
 
 def run(request_: FusionRequest, content: dict[ModuleKey, Delta], style: dict[ModuleKey, Delta]):

@@ -18,7 +18,8 @@ from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.delta import Delta, whole
 from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.maths.rank_rule import RankRule
-from lib_nplora.request.request import HARD, FusionRequest, Source
+from lib_nplora.methods.texts import HARD
+from lib_nplora.request.request import FusionRequest, Source
 
 from .. import reference
 
@@ -26,7 +27,7 @@ KEY = ModuleKey("layer", "unet")
 
 
 def row(content: Delta, style: Delta, *, c: float = 1.0, s: float = 1.0, **settings: object) -> Interference:
-    request = FusionRequest((Source("c", c, c),), (Source("s", s, s),), **settings)
+    request = FusionRequest.of((Source("c", c, c),), (Source("s", s, s),), **settings)
     sides = [[LoraWeights(name, name, {KEY: delta})] for name, delta in (("c", content), ("s", style))]
     (layer,) = fuse_layers(request, *sides, ByteLru(0), inspected=True)
     assert layer.interference is not None

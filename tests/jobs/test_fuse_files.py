@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pair(folder: Path, **settings: float) -> FilePair:
-    request = FusionRequest((Source("content"),), (Source("style", 0.5, 0.5),), **settings)
+    request = FusionRequest.of((Source("content"),), (Source("style", 0.5, 0.5),), **settings)
     return FilePair(folder / "content.safetensors", folder / "style.safetensors", request)
 
 
@@ -245,7 +245,7 @@ def test_a_refusal_has_a_remedy_for_each_surface(
     save_file({name: 2 * tensor for name, tensor in LORA.items()}, tmp_path / "style.safetensors")
     if base:
         save_file({base: torch.ones(4, 4, 3, 3)}, tmp_path / "base.safetensors")
-    request = FusionRequest((Source("content", weight, weight),), (Source("style"),))
+    request = FusionRequest.of((Source("content", weight, weight),), (Source("style"),))
     files = (tmp_path / f"{name}.safetensors" for name in ("content", "style"))
     with pytest.raises(FileError) as caught:
         fuse_files(

@@ -28,7 +28,7 @@ def lora(name: str, *keys: ModuleKey, scale: float = 1.0, unmatched: tuple[str, 
 
 
 def job(content: LoadedLora, style: LoadedLora, **settings) -> Job:
-    return Job(FusionRequest((Source(content.name),), (Source(style.name),), **settings), [content], [style])
+    return Job(FusionRequest.of((Source(content.name),), (Source(style.name),), **settings), [content], [style])
 
 
 def told(one: Job, surface: str = "command line", **how: bool) -> list[str]:
@@ -120,7 +120,7 @@ def test_a_plain_merge_is_told_apart_from_what_a_method_leaves_out():
     summary = pair.fuse(ByteLru(0)).summary
     assert pair.merges_plainly(summary)
     assert told(pair) == []
-    assert not replace(pair, request=replace(pair.request, method="blora")).merges_plainly(summary)
+    assert not replace(pair, request=pair.request.with_method("blora")).merges_plainly(summary)
     assert not job(DOG, VANGOGH).merges_plainly(job(DOG, VANGOGH).fuse(ByteLru(0)).summary)
 
 

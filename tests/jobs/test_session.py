@@ -8,25 +8,29 @@ import pytest
 import torch
 
 from lib_nplora.errors import HostError, NotFoundError, RequestError
-from lib_nplora.hosts import LoraFile
+from lib_nplora.hosts import ShelfFile
 from lib_nplora.jobs.session import Asked, Session
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.lowrank import LowRankDelta
-from lib_nplora.request.request import FusionRequest, Source, parse_tag
+from lib_nplora.request.request import FusionRequest, Source
+from lib_nplora.request.tag import parse_tag
 
 KEY = ModuleKey("layer", "unet")
 ATTENTION = ModuleKey("layer_attn1_to_q", "unet")
 
 
 class NotingHost:
-    """Two LoRAs of the same layers, one if not said otherwise; `overlapping` ones read the same inputs."""
+    """Two LoRAs of the same layers, one if not said otherwise; `overlapping` ones read the same inputs.
+
+    Its own shelf and its own model.
+    """
 
     name = "noting"
     keys = (KEY,)
 
     def __init__(self, overlapping: bool = False) -> None:
-        self.token = "model"
+        self.loaded = "model"
         self.stamps = {"dog": "dog 1", "vangogh": "vangogh 1", "same dog": "dog 1"}
         self.loads: list[str] = []
         self.applied: list[list[str]] = []
@@ -34,14 +38,25 @@ class NotingHost:
         self.refuses = False
         self.overlapping = overlapping
 
-    def model_token(self):
-        return self.token
+    @property
+    def shelf(self):
+        return self
+
+    @property
+    def model(self):
+        return self
+
+    def token(self):
+        return self.loaded
+
+    def blocks(self):
+        return {key.place.block for key in self.keys}
 
     def resolve(self, name):
         if name not in self.stamps:
             raise NotFoundError(f"there is no LoRA called '{name}'.")
         path = name.removeprefix("same ")
-        return LoraFile(name, path, self.stamps[name], f"hash of {path}", None)
+        return ShelfFile(name, path, self.stamps[name], f"hash of {path}", None)
 
     def load(self, file):
         self.loads.append(file.name)
@@ -65,7 +80,11 @@ class NotingHost:
 
 
 def asked(tag: str) -> Asked:
-    return Asked(f"<nplora:{tag}>", parse_tag(tag.split(":")))
+    """As a prompt does."""
+    try:
+        return Asked(f"<nplora:{tag}>", parse_tag(tag.split(":")))
+    except RequestError as error:
+        return Asked(f"<nplora:{tag}>", error)
 
 
 @pytest.fixture
@@ -95,7 +114,7 @@ def test_a_lora_is_read_once_until_the_file_or_the_model_changes(session, host):
     host.stamps["dog"] = "dog 2"
     session.prepare([asked("dog:vangogh:0.5")])
     assert host.loads == ["dog", "vangogh", "dog"]
-    host.token = "another model"
+    host.loaded = "another model"
     session.prepare([asked("dog:vangogh:0.5")])
     assert host.loads == ["dog", "vangogh", "dog", "dog", "vangogh"]
 
@@ -164,7 +183,7 @@ def test_a_pair_that_hardly_overlaps_is_said_to():
     assert session.prepare([asked("dog:vangogh:0.1")]).remarks[0].endswith("% of the content's energy")
     assert "hardly overlap" in session.prepare([asked("dog:vangogh:0.1")]).remarks[0]
     assert not session.prepare([asked("dog:vangogh:0")]).remarks
-    assert not session.prepare([asked("dog:vangogh:0.1:method=direct")]).remarks
+    assert not session.prepare([asked("dog:vangogh:method=direct")]).remarks
 
 
 def test_a_content_of_weight_0_is_not_remarked_on():
@@ -176,7 +195,7 @@ def test_a_pair_that_overlaps_is_not_remarked_on(session):
 
 
 def test_weights_of_the_parts_change_the_fingerprint(session):
-    request = FusionRequest((Source("dog"),), (Source("vangogh"),))
+    request = FusionRequest.of((Source("dog"),), (Source("vangogh"),))
     variants = [
         request,
         replace(request, te=0.5),
