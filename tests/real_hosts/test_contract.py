@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ..hosts.contract import HostContract, Loras
-from ..hosts.driver import fused
+from ..reference.kohya import fused
 from .driver import KINDS, running
 
 

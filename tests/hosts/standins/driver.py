@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from ..driver import Call, Comparison, Driver, Factors, Picture, nearest
+from ...reference.matrices import Factors
+from ..driver import Call, Comparison, Driver, Picture, nearest
 from . import plot
 from .common import MODULES, NAMES, NORMS, Callbacks, Processing, Runner, extra_networks_module, module, process_images
 from .page import Page
