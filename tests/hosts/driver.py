@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,41 @@ class Module:
     out: int
     inp: int
     kernel: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pictures to be made.
+
+    hr_prompt
+        Turns hires fix on. An empty string means the host's default, which is the first prompt.
+    inner
+        (scripts, prompt) of a second pass inside the first, as face fixers run one: scripts is `none` for no script
+        runner at all, or `other` for one without our extension.
+    panel
+        The first of our script's arguments, as the API takes them; the rest are those of the page.
+    sampler
+        `Euler`, or `Heun`, which calls the model twice a step, but once in the last.
+    stop
+        (how, call) of an end in the middle of the picture: `interrupted` or `skipped` after that call of the
+        model, as the buttons do, or `fail` within it, which raises an exception here, too.
+    size
+        Width and height, where the host is a real one.
+    """
+
+    prompt: str
+    _: KW_ONLY
+    hr_prompt: str | None = None
+    batch_size: int = 1
+    n_iter: int = 1
+    img2img: bool = False
+    disable_extra_networks: bool = False
+    inner: tuple[str, str] | None = None
+    panel: Sequence[Any] | None = None
+    steps: int = 2
+    sampler: str = "Euler"
+    stop: tuple[str, int] | None = None
+    size: int = 64
 
 
 @dataclass(frozen=True)
@@ -110,37 +145,13 @@ class Driver(ABC):
     kinds: tuple[str, ...]
     """The kinds of LoRA file that the host loads: names in formats.Maker."""
 
-    @abstractmethod
-    def generate(
-        self,
-        prompt: str,
-        *,
-        hr_prompt: str | None = None,
-        batch_size: int = 1,
-        n_iter: int = 1,
-        img2img: bool = False,
-        disable_extra_networks: bool = False,
-        inner: tuple[str, str] | None = None,
-        panel: Sequence[Any] | None = None,
-        steps: int = 2,
-        sampler: str = "Euler",
-        stop: tuple[str, int] | None = None,
-    ) -> Picture:
-        """Make pictures.
+    def generate(self, prompt: str, **options: Any) -> Picture:
+        """Make the pictures of Job(prompt, **options)."""
+        return self.run(Job(prompt, **options))
 
-        hr_prompt
-            Turns hires fix on. An empty string means the host's default, which is the first prompt.
-        inner
-            (scripts, prompt) of a second pass inside the first, as face fixers run one: scripts is `none` for no script
-            runner at all, or `other` for one without our extension.
-        panel
-            The first of our script's arguments, as the API takes them; the rest are those of the page.
-        sampler
-            `Euler`, or `Heun`, which calls the model twice a step, but once in the last.
-        stop
-            (how, call) of an end in the middle of the picture: `interrupted` or `skipped` after that call of the
-            model, as the buttons do, or `fail` within it, which raises an exception here, too.
-        """
+    @abstractmethod
+    def run(self, job: Job) -> Picture:
+        """Make pictures."""
 
     @abstractmethod
     def watch(self, references: Mapping[str, Mapping[str, Factors]]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from lib_nplora.hosts import detect_host
 
 from .standins.a1111 import A1111
+from .standins.driver import running
 from .standins.forge import Forge, Neo
 
 pytestmark = pytest.mark.timeout(120)
@@ -17,10 +18,8 @@ def host(request, bad_files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("loras")
     named = [file for file in bad_files.files if file.fits_a_tag and file.path.suffix == ".safetensors"]
     files = bad_files.linked(named, folder)
-    driver = request.param(folder)
-    driver.start()
-    yield driver, files
-    driver.stop()
+    with running(request.param, folder) as driver:
+        yield driver, files
 
 
 @pytest.mark.parametrize("tag", ["<nplora:{}:good:1>", "<nplora:good:{}:1>"], ids=["content", "style"])

@@ -34,14 +34,6 @@ forges = pytest.mark.parametrize("driver", [Forge, Neo], indirect=True)
 TAG = "a cat <nplora:dog:vangogh:0.5>"
 
 
-@pytest.fixture(params=[A1111, Forge, Neo])
-def driver(request, tmp_path):
-    host = request.param(tmp_path)
-    host.start()
-    yield host
-    host.stop()
-
-
 @pytest.fixture
 def loras(driver) -> Loras:
     return Loras(driver)

@@ -37,11 +37,8 @@ class Folder(LoraList):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "LoRAs"
-    (made / "styles").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    (made / "out").symlink_to(tmp_path / "elsewhere")
+def folder(lora_folder: Path) -> Path:
+    made = lora_folder
     loras.write(made / "dog.safetensors", loras.random_lora(loras.SD1, 4, 1, alpha=2))
     loras.write(
         made / "styles" / "vangogh.safetensors",
