@@ -6,6 +6,7 @@ tags (A1111 makes one pass more over the product). Fused: the fusion with nothin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle
@@ -42,10 +43,10 @@ class Model:
     """Stands for the network: the layers of one shape take turns at a few weights."""
 
     def __init__(self, lora: LoraWeights) -> None:
-        shapes = {delta.shape for delta in lora.deltas.values()}
+        layers = Counter(delta.shape for delta in lora.deltas.values())
         self.weights = {
-            (out, in_): cycle([torch.ones(out, in_) for _ in range(max(1, POOL // (4 * out * in_)))])
-            for out, in_ in shapes
+            (out, in_): cycle([torch.ones(out, in_) for _ in range(max(1, min(count, POOL // (4 * out * in_))))])
+            for (out, in_), count in layers.items()
         }
 
     def add(self, *deltas: LowRankDelta) -> None:

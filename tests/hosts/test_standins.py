@@ -27,6 +27,7 @@ from .contract import HARD, KLORA, Loras
 from .standins import networks
 from .standins.a1111 import A1111, QkvLinear
 from .standins.common import NetworkOnDisk
+from .standins.driver import running
 from .standins.forge import Forge, Neo
 
 forges = pytest.mark.parametrize("driver", [Forge, Neo], indirect=True)
@@ -428,47 +429,35 @@ def test_modules_without_a_layer_are_counted(driver, loras):
 
 
 def test_neo_says_that_nunchaku_cannot(tmp_path, monkeypatch):
-    host = Neo(tmp_path)
     monkeypatch.setattr(Neo, "dynamic_args", types.SimpleNamespace(online_lora=False, nunchaku=True))
-    host.start()
-    try:
+    with running(Neo, tmp_path) as host:
         Loras(host)
         plain = host.generate("a cat").pixels
         picture = host.generate(TAG)
         assert "Nunchaku" in picture.comments[0]
         assert picture.pixels == plain
-    finally:
-        host.stop()
 
 
 def test_forge_online_patches_only_for_quantised_weights(tmp_path, monkeypatch):
     """The host ignores its own switch for plain float weights."""
     monkeypatch.setattr(Forge, "dynamic_args", {"online_lora": True})
-    host = Forge(tmp_path)
-    host.start()
-    try:
+    with running(Forge, tmp_path) as host:
         Loras(host)
         host.generate(TAG)
         assert [online for *_, online in host.sd_model._nplora.mine.unet.lora_patches] == [False]
         host.sd_model.forge_objects_original.unet.model.storage_dtype = torch.float8_e4m3fn
         host.generate("a cat <nplora:dog:vangogh:0.7>")
         assert [online for *_, online in host.sd_model._nplora.mine.unet.lora_patches] == [True]
-    finally:
-        host.stop()
 
 
 def test_neo_patches_online_when_it_is_switched_on(tmp_path, monkeypatch):
     for switch in (False, True):
         monkeypatch.setattr(Neo, "dynamic_args", types.SimpleNamespace(online_lora=switch, nunchaku=False))
-        host = Neo(tmp_path)
-        host.start()
-        try:
+        with running(Neo, tmp_path) as host:
             Loras(host)
             host.generate(TAG)
             unet = host.sd_model._nplora.mine.unet
             assert {unet.use_online_lora(key) for key in unet.patches} == {switch}
-        finally:
-            host.stop()
 
 
 @forges
@@ -545,9 +534,7 @@ def test_layers_that_are_patched_at_each_forward_change_with_the_steps(driver_cl
                 online(driver_class, patch)
             folder = tmp_path / str(is_online)
             folder.mkdir()
-            host = driver_class(folder)
-            host.start()
-            try:
+            with running(driver_class, folder) as host:
                 loras = Loras(host)
                 copied_each_time(host, patch)
                 host.sd_model.forge_objects_original.unet.model.storage_dtype = torch.float8_e4m3fn
@@ -557,8 +544,6 @@ def test_layers_that_are_patched_at_each_forward_change_with_the_steps(driver_cl
                 found = seen(host)
                 assert found == (dict.fromkeys(expected, "?" * 6) if is_online else expected)
                 assert host.generate("a cat", steps=6).pixels == plain
-            finally:
-                host.stop()
     merged, patched = pixels
     assert merged == patched
     assert merged[0] == merged[1]

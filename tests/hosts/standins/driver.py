@@ -237,8 +237,10 @@ def running(kind: type[StandIn], lora_dir: Path) -> Iterator[StandIn]:
     """The stand-in for as long as it is needed."""
     host = kind(lora_dir)
     host.start()
-    yield host
-    host.stop()
+    try:
+        yield host
+    finally:
+        host.stop()
 
 
 def _fail(layer, args):
