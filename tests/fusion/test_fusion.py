@@ -17,13 +17,14 @@ from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.maths.rank_rule import RankRule
-from lib_nplora.maths.subspace import overlap, right_svd
+from lib_nplora.maths.subspace import right_svd
 from lib_nplora.methods import bases
 from lib_nplora.methods.texts import HARD
 from lib_nplora.request.request import FusionRequest, Source
 
 from .. import reference
 from ..matrices import KEY, lora, randn, random_delta, with_spectrum
+from ..reference import interference
 
 TOLERANCE = 1e-5
 MUS = [0.0, 0.1, 0.5, 1.0, 10.0, HARD]
@@ -306,7 +307,7 @@ def test_more_directions_remove_more():
 def test_removed_energy_follows_from_the_overlap(mu):
     beta = 1.0 if mu == HARD else mu / (1 + mu)
     report = run(request([0.7], [2.0], mu), [CONTENT], [STYLE]).summary.layers[KEY]
-    inside = overlap(CONTENT, right_svd([STYLE]).basis(RankRule()))
+    inside = interference.row(exact(CONTENT), exact(STYLE), mu)["overlap"]
     assert report.outcome is Outcome.FUSED
     assert report.content_energy == pytest.approx(0.49 * np.linalg.norm(exact(CONTENT)) ** 2, rel=1e-6)
     assert report.removed == pytest.approx((1 - (1 - beta) ** 2) * inside, abs=1e-6)

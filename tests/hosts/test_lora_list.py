@@ -11,17 +11,7 @@ from lib_nplora.errors import NotFoundError
 from lib_nplora.hosts import detect_host
 
 from .driver import write_lora
-from .standins.a1111 import A1111
 from .standins.common import NetworkOnDisk
-from .standins.forge import Forge, Neo
-
-
-@pytest.fixture(params=[A1111, Forge, Neo])
-def driver(request, tmp_path):
-    host = request.param(tmp_path)
-    host.start()
-    yield host
-    host.stop()
 
 
 @pytest.fixture

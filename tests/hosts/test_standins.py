@@ -19,25 +19,20 @@ from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.cache import ByteLru
 from lib_nplora.request.tag import parse_tag
 
+from .. import reference
 from ..files.bad_containers import Payload
+from ..reference import kohya
+from ..reference.kohya import factors, fused, winners
 from .contract import HARD, KLORA, Loras
-from .driver import factors, fused, winners
 from .standins import networks
 from .standins.a1111 import A1111, QkvLinear
 from .standins.common import NetworkOnDisk
+from .standins.driver import running
 from .standins.forge import Forge, Neo
 
 forges = pytest.mark.parametrize("driver", [Forge, Neo], indirect=True)
 
 TAG = "a cat <nplora:dog:vangogh:0.5>"
-
-
-@pytest.fixture(params=[A1111, Forge, Neo])
-def driver(request, tmp_path):
-    host = request.param(tmp_path)
-    host.start()
-    yield host
-    host.stop()
 
 
 @pytest.fixture
@@ -179,22 +174,16 @@ def test_a_layer_whole_in_one_lora_and_in_slices_in_the_other(driver, loras, mu)
     sliced = {}
     for role, path in (("dog", loras.dog), ("vangogh", loras.vangogh)):
         save_file(_split(load_file(path), SPLIT, SLICES), driver.lora_dir / f"{role}_split.safetensors")
-        up, down = factors(path)[SPLIT]
-        sliced[role] = up @ down
-    beta = 1.0 if mu == "hard" else 1 / 3
-
-    def inside(style: np.ndarray) -> np.ndarray:
-        _, s, vh = np.linalg.svd(style, full_matrices=False)
-        return vh[s > s[0] * 2**-20].T @ vh[s > s[0] * 2**-20]
-
+        sliced[role] = kohya.deltas(path)[SPLIT]
+    strength = HARD if mu == "hard" else float(mu)
     dog, vangogh = sliced["dog"], sliced["vangogh"]
     picture = driver.generate(f"a cat <nplora:dog_split:vangogh:{mu}>")
     assert not any("could be fused" in comment for comment in picture.comments), picture.comments
-    expected = vangogh + dog - beta * dog @ inside(vangogh)
+    expected = reference.fused([(1.0, dog)], [(1.0, vangogh)], strength)
     assert np.allclose(driver.delta(SPLIT), expected, atol=1e-5)
     driver.generate(f"a cat <nplora:dog:vangogh_split:{mu}>")
     for rows in SLICES.values():
-        expected[rows] = vangogh[rows] + dog[rows] - beta * dog[rows] @ inside(vangogh[rows])
+        expected[rows] = reference.fused([(1.0, dog[rows])], [(1.0, vangogh[rows])], strength)
     assert np.allclose(driver.delta(SPLIT), expected, atol=1e-5)
     driver.generate(f"a cat <nplora:dog_split:vangogh_split:{mu}>")
     assert np.allclose(driver.delta(SPLIT), expected, atol=1e-5)
@@ -208,7 +197,6 @@ def test_halves_that_the_host_swaps(driver, loras):
     save_file(swapped, driver.lora_dir / "swapped.safetensors")
     driver.generate("a cat <nplora:swapped:vangogh:hard>")
     found = driver.delta(SPLIT)
-    up, down = factors(loras.dog)[SPLIT]
     rolled = driver.lora_dir / "rolled.safetensors"
     tensors[f"{SPLIT}.lora_up.weight"] = tensors[f"{SPLIT}.lora_up.weight"].roll(32, 0)
     save_file(tensors, rolled)
@@ -233,7 +221,7 @@ def _write(driver, name: str, **shapes: tuple[int, int]) -> dict[str, np.ndarray
     for module, (out, in_) in shapes.items():
         up, down = torch.randn(out, 2, generator=generator), torch.randn(2, in_, generator=generator)
         tensors |= {f"lora_unet_{module}.lora_up.weight": up, f"lora_unet_{module}.lora_down.weight": down}
-        deltas[module] = (up @ down).double().numpy()
+        deltas[module] = reference.dense(up, down)
     save_file(tensors, driver.lora_dir / f"{name}.safetensors")
     driver.networks.list_available_networks()
     return deltas
@@ -281,9 +269,9 @@ def test_slices_of_a_fused_weight_are_put_together(driver, attention):
     host.model.apply([fuse(parse_tag(["split", "whole", "hard"]), *loras, ByteLru(0))])
     (net,) = driver.networks.loaded_networks
     found, _ = net.modules["diffusion_model_joint_qkv"].calc_updown(attention["joint_qkv"].weight)
-    v = np.linalg.svd(style, full_matrices=False)[2][:2].T
     dog = np.concatenate([content[f"joint_qkv_{part}_proj"] for part in ("q", "k", "v")])
-    assert np.allclose(found.detach(), style + dog - dog @ v @ v.T, atol=1e-4)
+    expected = reference.fused([(1.0, dog)], [(1.0, style)], HARD, "2")
+    assert np.allclose(found.detach(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("driver", [Neo], indirect=True)
@@ -441,47 +429,35 @@ def test_modules_without_a_layer_are_counted(driver, loras):
 
 
 def test_neo_says_that_nunchaku_cannot(tmp_path, monkeypatch):
-    host = Neo(tmp_path)
     monkeypatch.setattr(Neo, "dynamic_args", types.SimpleNamespace(online_lora=False, nunchaku=True))
-    host.start()
-    try:
+    with running(Neo, tmp_path) as host:
         Loras(host)
         plain = host.generate("a cat").pixels
         picture = host.generate(TAG)
         assert "Nunchaku" in picture.comments[0]
         assert picture.pixels == plain
-    finally:
-        host.stop()
 
 
 def test_forge_online_patches_only_for_quantised_weights(tmp_path, monkeypatch):
     """The host ignores its own switch for plain float weights."""
     monkeypatch.setattr(Forge, "dynamic_args", {"online_lora": True})
-    host = Forge(tmp_path)
-    host.start()
-    try:
+    with running(Forge, tmp_path) as host:
         Loras(host)
         host.generate(TAG)
         assert [online for *_, online in host.sd_model._nplora.mine.unet.lora_patches] == [False]
         host.sd_model.forge_objects_original.unet.model.storage_dtype = torch.float8_e4m3fn
         host.generate("a cat <nplora:dog:vangogh:0.7>")
         assert [online for *_, online in host.sd_model._nplora.mine.unet.lora_patches] == [True]
-    finally:
-        host.stop()
 
 
 def test_neo_patches_online_when_it_is_switched_on(tmp_path, monkeypatch):
     for switch in (False, True):
         monkeypatch.setattr(Neo, "dynamic_args", types.SimpleNamespace(online_lora=switch, nunchaku=False))
-        host = Neo(tmp_path)
-        host.start()
-        try:
+        with running(Neo, tmp_path) as host:
             Loras(host)
             host.generate(TAG)
             unet = host.sd_model._nplora.mine.unet
             assert {unet.use_online_lora(key) for key in unet.patches} == {switch}
-        finally:
-            host.stop()
 
 
 @forges
@@ -558,9 +534,7 @@ def test_layers_that_are_patched_at_each_forward_change_with_the_steps(driver_cl
                 online(driver_class, patch)
             folder = tmp_path / str(is_online)
             folder.mkdir()
-            host = driver_class(folder)
-            host.start()
-            try:
+            with running(driver_class, folder) as host:
                 loras = Loras(host)
                 copied_each_time(host, patch)
                 host.sd_model.forge_objects_original.unet.model.storage_dtype = torch.float8_e4m3fn
@@ -570,8 +544,6 @@ def test_layers_that_are_patched_at_each_forward_change_with_the_steps(driver_cl
                 found = seen(host)
                 assert found == (dict.fromkeys(expected, "?" * 6) if is_online else expected)
                 assert host.generate("a cat", steps=6).pixels == plain
-            finally:
-                host.stop()
     merged, patched = pixels
     assert merged == patched
     assert merged[0] == merged[1]

@@ -30,11 +30,10 @@ from lib_nplora.request.request import FusionRequest, Source
 
 from ..matrices import randn, random_delta
 from ..reference import error
-from . import klora_reference as reference
+from ..reference import k_lora as reference
 
 ATTENTION = ("0_attn1_to_q", "0_attn1_to_k", "0_attn2_to_out_0", "1_attn1_to_v")
 OTHER = ("0_ff_net_0_proj", "0_resnets_0_conv1")
-LETTERS = {"content": "c", "style": "s"}
 DEFAULTS = {"klora": (1.5, 0.5), "klora*": (1.5, 1.3)}
 
 Deltas = Mapping[str, Delta]
@@ -73,11 +72,6 @@ def pairs(content: Deltas, style: Deltas, c: float = 1.0, s: float = 1.0, scope:
     }
 
 
-def expected(layers: Mapping[str, reference.Pair], steps: int, alpha: float, beta: float, star: bool) -> dict[str, str]:
-    by_step = [reference.winners(layers, step, steps, alpha, beta, star) for step in range(steps)]
-    return {name: "".join(LETTERS[winners[name]] for winners in by_step) for name in layers}
-
-
 def found(fused: FusedLora, steps: int) -> dict[str, str]:
     assert fused.schedule is not None
     return {key.name: letters for key, letters in fused.schedule.letters(steps).items()}
@@ -89,7 +83,7 @@ def agrees(method: str, content: Deltas, style: Deltas, steps: int, c=1.0, s=1.0
     given_ = {"alpha": alpha, "beta": beta, **options}
     fused = run(request(method, c, s, scope=scope, **options), content, style)
     layers = pairs(content, style, c, s, scope)
-    letters = expected(layers, steps, given_["alpha"], given_["beta"], method == "klora*")
+    letters = reference.letters(layers, steps, given_["alpha"], given_["beta"], method == "klora*")
     assert found(fused, steps) == letters
     return letters
 
@@ -343,7 +337,7 @@ def test_several_loras_a_side_are_one_side():
         for name in ATTENTION
     }
     for steps in (4, 20, 60):
-        assert found(fused, steps) == expected(layers, steps, 1.5, 0.5, False)
+        assert found(fused, steps) == reference.letters(layers, steps, 1.5, 0.5, False)
 
 
 @pytest.mark.parametrize("method", DEFAULTS)
@@ -359,7 +353,7 @@ def test_slices_are_contested_one_by_one(method):
     layers = {str(span): reference.Pair(exact(part), exact(whole)[slice(*span)], 2, 4) for span, part in parts.items()}
     alpha, beta = DEFAULTS[method]
     found_ = {str(key.rows): letters for key, letters in fused.schedule.letters(30).items()}
-    assert found_ == expected(layers, 30, alpha, beta, method == "klora*")
+    assert found_ == reference.letters(layers, 30, alpha, beta, method == "klora*")
 
 
 # What is kept
@@ -376,7 +370,7 @@ def test_other_weights_and_scales_weigh_nothing_again(monkeypatch):
     for method, c, s, alpha, beta in itertools.product(DEFAULTS, (0.3, -2.0), (1.0, 0.7), (1.0, 2.0), (0.1, 0.9)):
         sweep = run(request(method, c, s, alpha=alpha, beta=beta), content, style, kept)
         afresh = pairs(content, style, c, s)
-        assert found(sweep, 20) == expected(afresh, 20, alpha, beta, method == "klora*")
+        assert found(sweep, 20) == reference.letters(afresh, 20, alpha, beta, method == "klora*")
         kept.begin_round()
     assert len(calls) == 2 * len(ATTENTION)
     run(request("klora", scope="all"), content, style, kept)
@@ -390,7 +384,7 @@ def test_another_rank_on_the_other_side_weighs_anew():
         style = side(1001, rank_)
         sides = [lora("dog", content)], [replace(lora("vangogh", style), digest=f"rank {rank_}")]
         fused = fuse(request("klora"), *sides, kept)
-        assert found(fused, 40) == expected(pairs(content, style), 40, 1.5, 0.5, False)
+        assert found(fused, 40) == reference.letters(pairs(content, style), 40, 1.5, 0.5, False)
 
 
 # What is said

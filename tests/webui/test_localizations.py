@@ -11,6 +11,7 @@ import pytest
 from lib_nplora.methods.table import METHODS, OPTIONS
 
 from ..hosts.standins.a1111 import A1111
+from ..hosts.standins.driver import running
 from ..hosts.standins.page import Component
 
 ROOT = Path(__file__).parents[2]
@@ -25,14 +26,10 @@ NAMES = {"NP-LoRA", "mu", *OPTIONS, *METHODS}
 
 def shown(tmp_path) -> set[str]:
     """Every text of the panel, the settings and the cards' menu."""
-    host = A1111(tmp_path)
-    host.start()
-    try:
+    with running(A1111, tmp_path) as host:
         seen = [*Component.made, *host.page.opts.labels.values()]
         hidden = {"role", "Set role", "steps"}
         texts = {text for one in seen for text in one.texts if isinstance(text, str) and re.search("[a-z]", text)}
-    finally:
-        host.stop()
     return (texts | IN_JAVASCRIPT) - NAMES - hidden
 
 

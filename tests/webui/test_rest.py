@@ -24,6 +24,7 @@ from lib_nplora.methods.table import OPTIONS
 from lib_nplora.webui import rest, rest_models, saving
 from tests import loras
 from tests.hosts.standins.common import add_lora_list, module
+from tests.reference import interference, kohya
 
 CONV_IN = "lora_unet_conv_in"
 LINEAR = "lora_unet_mid_block_attentions_0_proj_in"
@@ -36,11 +37,8 @@ class Folder(LoraList):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "LoRAs"
-    (made / "styles").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    (made / "out").symlink_to(tmp_path / "elsewhere")
+def folder(lora_folder: Path) -> Path:
+    made = lora_folder
     loras.write(made / "dog.safetensors", loras.random_lora(loras.SD1, 4, 1, alpha=2))
     loras.write(
         made / "styles" / "vangogh.safetensors",
@@ -190,34 +188,31 @@ def test_an_inspection_by_the_formula(client, folder):
     answer = inspect(client, mu="hard", content_weight=2, style_weight=3).json()
     assert files(folder) == before
     content, style = (
-        {str(key): delta.dense().double() for key, delta in read_lora(path).weights.deltas.items()}
-        for path in (folder / "dog.safetensors", folder / "styles" / "vangogh.safetensors")
+        kohya.deltas(path) for path in (folder / "dog.safetensors", folder / "styles" / "vangogh.safetensors")
     )
     energy = removed = 0.0
     rows = {row["name"]: row for row in answer["rows"]}
     assert rows.keys() == content.keys()
     for name, delta in content.items():
-        row, energy = rows[name], energy + 4 * float(delta.square().sum())
+        row, energy = rows[name], energy + 4 * (delta**2).sum()
         assert row["part"] == ("te" if name.startswith("lora_te") else "unet")
         assert row["reason"] == ""
         if name not in style:
             assert (row["outcome"], row["removed"], row["protected"]) == ("content only", 0, 0)
             assert row["overlap"] is None
             continue
-        v = torch.linalg.svd(style[name], full_matrices=False).Vh[:3].T
-        inside = 4 * float((delta @ v).square().sum())
+        expected = interference.row(2 * delta, 3 * style[name], float("inf"))
         assert row["outcome"] == "fused"
-        assert row["removed"] == pytest.approx(inside / (4 * float(delta.square().sum())), rel=1e-4)
-        assert row["protected"] == pytest.approx(3 / len(v))
+        assert row["removed"] == pytest.approx(expected["removed"], rel=1e-4)
+        assert row["protected"] == pytest.approx(3 / delta.shape[1])
         assert row["overlap"] == pytest.approx(row["removed"], abs=1e-5)
-        assert row["chance"] == pytest.approx(3 / len(v))
-        norms = 2 * float(delta.norm()) / (3 * float(style[name].norm()))
-        assert row["norm_ratio"] == pytest.approx(norms, rel=1e-5)
+        assert row["chance"] == pytest.approx(3 / delta.shape[1])
+        assert row["norm_ratio"] == pytest.approx(expected["norm_ratio"], rel=1e-5)
         assert row["winners"] is None
-        removed += inside
+        removed += expected["removed"] * 4 * (delta**2).sum()
     assert answer["removed"] == pytest.approx(removed / energy, rel=1e-4)
     assert answer["content_energy"] == pytest.approx(energy, rel=1e-5)
-    assert answer["style_energy"] == pytest.approx(9 * sum(float(d.square().sum()) for d in style.values()), rel=1e-5)
+    assert answer["style_energy"] == pytest.approx(9 * sum((d**2).sum() for d in style.values()), rel=1e-5)
     fused = [row["protected"] for row in answer["rows"] if row["outcome"] == "fused"]
     assert answer["protected"] == pytest.approx(sum(fused) / len(fused))
     assert answer["layers"]["fused"] == len(fused)

@@ -12,6 +12,7 @@ from lib_nplora.webui.fields import NAMES
 
 from ..hosts.contract import Loras
 from ..hosts.standins.a1111 import A1111
+from ..hosts.standins.driver import running
 from ..hosts.standins.forge import Forge
 from ..hosts.standins.page import Script
 
@@ -20,10 +21,8 @@ GIB = 2**30
 
 @pytest.fixture(params=[A1111, Forge])
 def host(request, tmp_path):
-    host = request.param(tmp_path)
-    host.start()
-    yield host
-    host.stop()
+    with running(request.param, tmp_path) as host:
+        yield host
 
 
 def reload(host) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..driver import Factors, factors, fused
+from ...reference.kohya import Factors, factors, fused
 from .loras import HARD
 
 

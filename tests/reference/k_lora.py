@@ -1,7 +1,6 @@
-"""K-LoRA as the paper writes it, arXiv 2502.18461: every layer, every step, dense, in float64.
+"""K-LoRA as the paper writes it, arXiv 2502.18461: every layer, every step, dense.
 
-The oracle for the schedule. Shares nothing with lib_nplora: a layer is a pair of matrices, strengths included, with the
-ranks that they were trained with.
+A layer is a pair of matrices, strengths included, with the ranks that they were trained with.
 
     Eq. 1, 2    magnitudes
     Eq. 3, 4    sums of the K largest
@@ -62,3 +61,9 @@ def winners(
         style *= gamma(layers) * scale(step, steps, alpha, beta, star)
         chosen[name] = "content" if content >= style else "style"
     return chosen
+
+
+def letters(layers: Mapping[str, Pair], steps: int, alpha: float, beta: float, star: bool = False) -> dict[str, str]:
+    """By layer, a letter for each step: `c` where the content wins, `s` where the style does."""
+    by_step = [winners(layers, step, steps, alpha, beta, star) for step in range(steps)]
+    return {name: "".join(chosen[name][0] for chosen in by_step) for name in layers}
