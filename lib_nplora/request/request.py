@@ -114,7 +114,8 @@ class FusionRequest:
     def with_method(self, name: str) -> FusionRequest:
         """The request with that method, and without what it does not read. Raises RequestError."""
         method = method_named(name)
-        return replace(self, method=method, given=tuple(one for one in self.given if method.parameter(one[0])))
+        read = {name: value for name, value in self.given if method.parameter(name)}
+        return replace(self, method=method, given=_given(method, read))
 
     def check(self) -> None:
         """Raises RequestError for values that do not go together."""

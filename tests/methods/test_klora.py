@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lib_nplora.errors import RequestError
-from lib_nplora.fusion import walk as fusion
 from lib_nplora.fusion.fused import FusedLora
 from lib_nplora.fusion.outcome import Outcome
 from lib_nplora.fusion.walk import fingerprint, fuse
@@ -25,8 +24,10 @@ from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.delta import Delta
 from lib_nplora.maths.dense import DenseDelta
 from lib_nplora.maths.lowrank import LowRankDelta
+from lib_nplora.methods import turns
 from lib_nplora.methods.selection import rising, sawtooth
 from lib_nplora.request.request import FusionRequest, Source
+from lib_nplora.request.tag import parse_tag
 
 from ..matrices import randn, random_delta
 from ..reference import error
@@ -40,7 +41,7 @@ Deltas = Mapping[str, Delta]
 
 
 def request(method: str = "klora", c: float = 1.0, s: float = 1.0, **options) -> FusionRequest:
-    return FusionRequest((Source("dog", c, c),), (Source("vangogh", s, s),), method=method, **options)
+    return FusionRequest.of((Source("dog", c, c),), (Source("vangogh", s, s),), method, **options)
 
 
 def lora(name: str, deltas: Deltas, part: str = "unet") -> LoraWeights:
@@ -303,11 +304,14 @@ def test_a_text_encoder_takes_the_sum(method):
 def test_a_side_of_zeros_is_no_rival():
     """Neither a weight of 0 nor a layer that was never trained takes a layer away from the other side."""
     content, style = both(ATTENTION)
-    for c, s in ((0.0, 1.0), (1.0, 0.0), (0.0, 0.0)):
+    for c, s in ((0.0, 1.0), (1.0, 0.0)):
         fused = run(request("klora", c, s), content, style)
         assert fused.schedule is None
         for key, delta in fused.deltas.items():
             assert error(delta.dense(), c * exact(content[key.name]) + s * exact(style[key.name])) < 1e-6
+    nothing = run(request("klora", 0.0, 0.0), content, style)
+    assert nothing.schedule is None
+    assert nothing.deltas == nothing.rivals == {}
     untrained = {**content, ATTENTION[0]: content[ATTENTION[0]].scaled(0.0)}
     fused = run(request("klora"), untrained, style)
     assert {key.name for key in fused.first_winners()} == set(ATTENTION[1:])
@@ -327,7 +331,7 @@ def test_several_loras_a_side_are_one_side():
     second = side(2001, 2)
     sides = (Source("dog", 1, 0.8), Source("cat", 1, -0.5)), (Source("vangogh", 1, 1.2),)
     fused = fuse(
-        FusionRequest(*sides, method="klora"),
+        FusionRequest.of(*sides, "klora"),
         [lora("dog", content), lora("cat", second)],
         [lora("vangogh", style)],
         ByteLru(0),
@@ -361,8 +365,8 @@ def test_slices_are_contested_one_by_one(method):
 
 def test_other_weights_and_scales_weigh_nothing_again(monkeypatch):
     calls = []
-    weigh = fusion.importance
-    monkeypatch.setattr(fusion, "importance", lambda delta, k: calls.append(k) or weigh(delta, k))
+    weigh = turns.importance
+    monkeypatch.setattr(turns, "importance", lambda delta, k: calls.append(k) or weigh(delta, k))
     content, style = both()
     kept = ByteLru(2**30)
     run(request("klora"), content, style, kept)
@@ -407,11 +411,10 @@ def test_a_sawtooth_without_teeth_is_refused(alpha):
 
 
 def test_an_unknown_scope_is_refused_with_a_hint():
-    content, style = both()
     with pytest.raises(RequestError, match=r"there is no scope 'atention'\. Did you mean 'attention'\?"):
-        run(request(scope="atention"), content, style)
+        parse_tag(["dog", "vangogh", "method=klora", "scope=atention"])
     with pytest.raises(RequestError, match=r"there is no scope 'x'\. Known: attention, all\."):
-        run(request(scope="x"), content, style)
+        parse_tag(["dog", "vangogh", "method=klora", "scope=x"])
 
 
 def test_contested_layers_count_as_fused():
