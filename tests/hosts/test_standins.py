@@ -410,7 +410,7 @@ def test_what_is_bundled_with_a_lora_is_not_counted(driver, loras):
 
 def test_an_unforeseen_error_is_a_comment_too(driver, loras, monkeypatch, caplog):
     plain = driver.generate("a cat").pixels
-    monkeypatch.setattr("lib_nplora.jobs.job.fuse_layers", lambda *args: 1 / 0)
+    monkeypatch.setattr("lib_nplora.jobs.job.fuse", lambda *args: 1 / 0)
     picture = driver.generate(TAG)
     (comment,) = picture.comments
     assert "ZeroDivisionError" in comment
