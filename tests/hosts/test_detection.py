@@ -13,8 +13,7 @@ import pytest
 from lib_nplora import hosts
 from lib_nplora.hosts import a1111, detect_host, forge
 
-from .standins.a1111 import A1111
-from .standins.forge import Forge, Neo
+from .standins.forge import Forge
 
 ADAPTERS = {"a1111": a1111, "forge": forge}
 MARKS = ("networks.network_apply_weights", "networks.load_lora_for_models")
@@ -22,14 +21,6 @@ MARKS = ("networks.network_apply_weights", "networks.load_lora_for_models")
 
 OPTIONAL = {"networks.state_dict_prefix_replace", "networks.process_anima"}
 """What only Neo has, and an adapter asks for each time."""
-
-
-@pytest.fixture(params=[A1111, Forge, Neo])
-def driver(request, tmp_path):
-    host = request.param(tmp_path)
-    host.start()
-    yield host
-    host.stop()
 
 
 def test_a_host_that_lacks_what_we_use_is_left_alone_and_told(driver, monkeypatch, caplog):
