@@ -19,13 +19,15 @@ logger = logging.getLogger("nplora")
 
 
 def detect_host() -> Host | None:
-    """The WebUI that this process is, or None. A dialect that fails at looking leaves the next one its turn."""
+    """The WebUI that this process is, or None. An adapter that fails at looking leaves the next one its turn."""
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
-        detect = getattr(importlib.import_module(module.name), "detect", None)
         try:
-            if detect and (host := detect()):
-                found: Host = host
-                return found
+            detect = getattr(importlib.import_module(module.name), "detect", None)
+            found: Host | None = detect() if detect else None
         except Exception as error:
-            logger.warning("NP-LoRA: %s is not the host, or a kind that is not known: %s", module.name, error)
+            problem = " ".join(f"{type(error).__name__}: {error}".split())
+            logger.warning("NP-LoRA cannot use %s here: %s", module.name, problem)
+            continue
+        if found:
+            return found
     return None

@@ -17,8 +17,15 @@ _listing = threading.Lock()
 """The host empties its tables before it fills them again, and the REST API has threads of its own."""
 
 
+USED = (
+    *("available_networks", "available_network_aliases", "available_network_hash_lookup"),
+    *("forbidden_network_aliases", "list_available_networks", "shared"),
+)
+"""What the built-in extension's module must have."""
+
+
 class LoraList:
-    """Looks LoRAs up in `networks`, the built-in extension's module. Each adapter of such a host is one."""
+    """The shelf of a host whose built-in extension's module, `networks`, has these tables."""
 
     def __init__(self, networks: Any) -> None:
         self._networks = networks
@@ -47,7 +54,7 @@ class LoraList:
             self._networks.list_available_networks()
 
     def resolve(self, name: str) -> ShelfFile:
-        """See Shelf.resolve. A file that was added or replaced since the host last looked is found.
+        """See Shelf. A file that was added or replaced since the host last looked is found.
 
         Raises FileError if the host fails to hash it, as A1111 does where a header claims an absurd length.
         """
@@ -88,7 +95,7 @@ class LoraList:
             return networks.available_network_aliases.get(name)
 
     def _hashed(self, shorthash: str) -> str | None:
-        """By the host's table of the hashes that it knows."""
+        """The name of a file whose hash the host knows already."""
         with _listing:
             record = self._networks.available_network_hash_lookup.get(shorthash)
         return str(record.name) if record and os.path.isfile(record.filename) else None

@@ -1,4 +1,4 @@
-"""What a host adapter does."""
+"""What there is of a host: the LoRAs on its shelf, and its model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..errors import HostError
 from ..fusion.fused import FusedLora, Winners
 from ..layers.block import Block
 from ..layers.weights import LoraWeights
@@ -41,7 +42,7 @@ class ShelfFile:
     shorthash
         As the host writes it into `Lora hashes`; may be empty.
     record
-        The host's own.
+        What the host itself keeps of it; None if it keeps nothing.
     metadata
         What the file's header says about it.
     """
@@ -49,8 +50,8 @@ class ShelfFile:
     name: str
     path: str
     stamp: str
-    shorthash: str
-    record: Any
+    shorthash: str = ""
+    record: Any = None
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -116,8 +117,19 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Host:
-    """One WebUI."""
+    """A program that makes pictures, as we know it.
+
+    shelf
+        None if it keeps no list of LoRAs, as a library that is handed files does not.
+    """
 
     name: str
     model: Model
-    shelf: Shelf
+    shelf: Shelf | None
+
+
+def shelf_of(host: Host) -> Shelf:
+    """The shelf of a host that must have one. Raises HostError."""
+    if host.shelf is None:
+        raise HostError(f"{host.name} keeps no list of LoRAs, so none can be found by its name")
+    return host.shelf

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..errors import FileError, NploraError, RequestError
 from ..fusion.fused import FusedLora
-from ..hosts.protocol import Host, ShelfFile
+from ..hosts.protocol import Host, ShelfFile, shelf_of
 from ..layers.block import Block
 from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.cache import ByteLru
@@ -184,7 +184,8 @@ class Session:
     def _fuse(self, request: FusionRequest) -> tuple[dict[str, ShelfFile], FusedLora, list[str]]:
         """The LoRAs of the request, what they become, and what the user might not expect of it."""
         request.check()
-        files = {source.name: self.host.shelf.resolve(source.name) for source in (*request.contents, *request.styles)}
+        shelf = shelf_of(self.host)
+        files = {source.name: shelf.resolve(source.name) for source in (*request.contents, *request.styles)}
         contents, styles = (
             [self._loaded(source.name, files[source.name]) for source in side]
             for side in (request.contents, request.styles)

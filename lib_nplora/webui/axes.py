@@ -123,8 +123,8 @@ def _held(request: FusionRequest, parameter: Parameter[Any]) -> ByBlock[Any]:
 
 def _known(name: str) -> None:
     check_name("LoRA", name)
-    if host := running.host():
-        host.shelf.resolve(name)
+    if shelf := running.shelf():
+        shelf.resolve(name)
 
 
 def axes() -> dict[str, Axis]:

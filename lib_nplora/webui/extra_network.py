@@ -15,6 +15,7 @@ from typing import Any
 from modules import extra_networks
 
 from ..errors import NploraError, RequestError
+from ..hosts.protocol import shelf_of
 from ..jobs.session import Applied, Plan, Session
 from ..request.request import FusionRequest
 from .infotext import told_of
@@ -101,7 +102,7 @@ def _twice(session: Session, names: Sequence[str], plan: Plan) -> list[str]:
     found = []
     for name in names if fused else ():
         try:
-            if session.host.shelf.resolve(name).path in fused:
+            if shelf_of(session.host).resolve(name).path in fused:
                 found.append(name)
         except NploraError as error:
             logger.debug("%s", error)

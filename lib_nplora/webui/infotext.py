@@ -9,7 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from ..errors import NploraError, RequestError
-from ..hosts import Host
+from ..hosts.protocol import Shelf
 from ..methods.table import parameters
 from ..request.request import FusionRequest
 from . import prompt_text, running
@@ -48,8 +48,8 @@ def on_pasted(infotext: str, params: MutableMapping[str, Any]) -> None:
     """
     by_panel = params.get(MARK) == BY_PANEL
     prompts = [name for name in ("Prompt", "Hires prompt") if params.get(name)]
-    if host := running.host():
-        finder = _Finder(host, _hashes(params.get("Lora hashes", "")))
+    if shelf := running.shelf():
+        finder = _Finder(shelf, _hashes(params.get("Lora hashes", "")))
         for name in prompts:
             params[name] = prompt_text.renamed(params[name], finder.name)
     shown = _readable(params.get("Prompt") or "", last=by_panel)
@@ -101,8 +101,8 @@ def _take_styles(params: MutableMapping[str, Any]) -> None:
 class _Finder:
     """Finds LoRAs by the hashes that a picture names them with, each once, in ten seconds for all."""
 
-    def __init__(self, host: Host, hashes: Mapping[str, str]) -> None:
-        self._host = host
+    def __init__(self, shelf: Shelf, hashes: Mapping[str, str]) -> None:
+        self._shelf = shelf
         self._hashes = hashes
         self._found: dict[str, str] = {}
         self._until = time.monotonic() + 10
@@ -118,8 +118,8 @@ class _Finder:
         if not shorthash:
             return None
         try:
-            if self._host.shelf.resolve(name).shorthash == shorthash:
+            if self._shelf.resolve(name).shorthash == shorthash:
                 return name
         except (NploraError, OSError) as error:
             logger.debug("%s", error)
-        return self._host.shelf.named_by_hash(shorthash, max(self._until - time.monotonic(), 0))
+        return self._shelf.named_by_hash(shorthash, max(self._until - time.monotonic(), 0))

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from ..errors import HostError
 from ..findings.plots import png
-from ..hosts.protocol import Host
+from ..hosts.protocol import Host, shelf_of
 from ..jobs.pair import inspect_files
 from ..jobs.traits import family
 from .rest_errors import SentenceRoute, problems, shown
@@ -88,7 +88,7 @@ class _Api:
                 hash=entry.shorthash or None,
                 made_for=family(entry.metadata),
             )
-            for entry in self._host().shelf.listed()
+            for entry in shelf_of(self._host()).listed()
         ]
 
     def fuse(self, body: FuseBody) -> Fused:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import FileError
 from ..files import Base, replacing
-from ..hosts.protocol import Host
+from ..hosts.protocol import Host, shelf_of
 from ..jobs.job import Progress, unwatched
 from ..jobs.pair import FileFusion, FilePair, Saving, fuse_files
 from ..request.request import FusionRequest
@@ -41,7 +41,8 @@ class Saved:
 
 def file_pair(host: Host, request: FusionRequest) -> FilePair:
     """The files of a request's first content and style. Raises NotFoundError, FileError."""
-    content, style = (Path(host.shelf.resolve(side[0].name).path) for side in (request.contents, request.styles))
+    shelf = shelf_of(host)
+    content, style = (Path(shelf.resolve(side[0].name).path) for side in (request.contents, request.styles))
     return FilePair(content, style, request, _readable(host.model.checkpoint))
 
 
@@ -60,14 +61,15 @@ def save(
     """
 
     def free() -> Path:
-        return new_file(Path(host.shelf.folder), output, host.shelf.listed())
+        return new_file(Path(shelf.folder), output, shelf.listed())
 
+    shelf = shelf_of(host)
     pair, file = file_pair(host, request), free()
     with _one_at_a_time:
         free()
         fusion = fuse_files(pair, saving(file), progress, free)
         preview = _with_picture(file, (pair.content, pair.style))
-        host.shelf.refresh()
+        shelf.refresh()
     return Saved(file, fusion, preview)
 
 

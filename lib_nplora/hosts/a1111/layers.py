@@ -59,10 +59,10 @@ class Layers:
     def layer(self, sd_key: str) -> tuple[Any, int | None]:
         """The layer that holds a module's weight, and which third of it the module is for."""
         layers = self.by_name
-        attention = re.fullmatch(r"(.*)_([qkv]|out)_proj", sd_key)
-        owner = layers.get(attention[1]) if attention else None
-        if attention and (hasattr(owner, "in_proj_weight") or sd_key not in layers):
-            return owner, _THIRDS.index(attention[2]) if attention[2] in _THIRDS else None
+        named = re.fullmatch(r"(.*)_([qkv]|out)_proj", sd_key)
+        attention = layers.get(named[1]) if named else None
+        if named and (hasattr(attention, "in_proj_weight") or sd_key not in layers):
+            return attention, _THIRDS.index(named[2]) if named[2] in _THIRDS else None
         return layers[sd_key], None
 
     def is_applied(self, sd_key: str, net: Any) -> bool:
@@ -72,10 +72,10 @@ class Layers:
             return True
         name = re.sub("_([qkv]|out)_proj$", "", sd_key)
         needed = (*_THIRDS, "out") if hasattr(layer, "in_proj_weight") else _THIRDS
-        return all(f"{name}_{third}_proj" in net.modules for third in needed)
+        return all(f"{name}_{one}_proj" in net.modules for one in needed)
 
     def key(self, module: Any) -> ModuleKey:
-        """A third of a weight that can also be patched whole is a slice of its rows."""
+        """The layer that a module is for. A third of a weight that can also be patched whole is a slice of its rows."""
         layer, third = self.layer(module.sd_key)
         if third is None or hasattr(layer, "in_proj_weight"):
             return ModuleKey(module.sd_key, _part(module))

@@ -59,6 +59,7 @@ class A1111Model:
         return self._reader.load(file, self.token())
 
     def apply(self, fused: Sequence[FusedLora]) -> None:
+        """See Model."""
         ours = [self._made.get(lora) or self._network(lora) for lora in fused]
         self.clear()
         self._networks.loaded_networks.extend(ours)
@@ -68,7 +69,7 @@ class A1111Model:
             self.swap(lora, lora.first_winners())
 
     def swap(self, fused: FusedLora, winners: Winners) -> None:
-        """Not in a refiner that the host had kept in memory: it takes over without another `apply`."""
+        """See Model. Leaves alone a refiner that the host had kept in memory: it takes over without another `apply`."""
         if self.token() != self._model:
             return
         standing = self._standing[fused]
@@ -88,6 +89,7 @@ class A1111Model:
         self._standing[fused] = winners
 
     def clear(self) -> None:
+        """See Model."""
         loaded = self._networks.loaded_networks
         loaded[:] = [net for net in loaded if net not in self._applied]
         self._applied = []

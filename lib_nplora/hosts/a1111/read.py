@@ -25,11 +25,14 @@ BIAS = ".bias"
 
 
 class Reader:
+    """Takes what the host's modules add to the model's layers."""
+
     def __init__(self, networks: Any, layers: Layers) -> None:
         self._networks = networks
         self._layers = layers
 
-    def load(self, file: ShelfFile, model: Hashable) -> LoraWeights:
+    def load(self, file: ShelfFile, token: Hashable) -> LoraWeights:
+        """The deltas for the loaded model, whose token this is. Raises FileError, MismatchError."""
         try:
             with picture_rng_kept():
                 net = self._networks.load_network(file.name, file.record)
@@ -42,8 +45,8 @@ class Reader:
             for sd_key, module in net.modules.items():
                 is_taken = self._layers.is_applied(sd_key, net) and self._collect(collected, module)
                 (applied if is_taken else left_out).add(module.network_key)
-        unmatched = module_names(left_out) | _module_names(file) - module_names(applied)
-        return collected.weights(unmatched, model)
+        unmatched = module_names(left_out) | _names_in(file) - module_names(applied)
+        return collected.weights(unmatched, token)
 
     def _collect(self, collected: Collected, module: Any) -> bool:
         """Take what a module adds to weight and bias. False if the host fails at it, which leaves the layer alone."""
@@ -99,7 +102,7 @@ def _is_calculable(module: Any, weight: Tensor) -> bool:
     return True
 
 
-def _module_names(file: ShelfFile) -> set[str]:
+def _names_in(file: ShelfFile) -> set[str]:
     """Names of the modules in the file; without those of a pickle, which only the host may open."""
     from safetensors import safe_open
 

@@ -1,4 +1,4 @@
-"""The host's modules are torch layers, which draw random numbers at birth."""
+"""The random numbers of the picture, which the host's modules would use up: they are torch layers."""
 
 from __future__ import annotations
 

@@ -21,6 +21,8 @@ from .rng import picture_rng_kept
 
 
 class Writer:
+    """Makes what the host adds to the model's layers."""
+
     def __init__(self, networks: Any, layers: Layers) -> None:
         import network
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
-from ..lora_list import LoraList
+from ...errors import HostError
+from .. import lora_list
+from ..detection import is_there, missing
 from ..protocol import Host
 
-_NEEDED = ("load_lora_for_models", "available_networks", "available_network_aliases", "list_available_networks")
-_MODULES = ("backend.args", "backend.utils", "backend.patcher.lora")
+USED = {
+    "networks": ("load_lora_for_models", *lora_list.USED),
+    "backend.args": ("dynamic_args",),
+    "backend.utils": ("load_torch_file", "set_attr", "copy_to_param"),
+    "backend.patcher.lora": ("load_lora", "merge_lora_to_weight", "model_lora_keys_unet", "model_lora_keys_clip"),
+    "modules.sd_models": ("model_data",),
+}
 
 
 def detect() -> Host | None:
-    """The host, if the built-in LoRA extension patches a UNet and a text encoder by way of `backend`."""
-    networks = sys.modules.get("networks")
-    if not all(hasattr(networks, name) for name in _NEEDED) or not all(map(_is_there, _MODULES)):
+    """The host, if its built-in LoRA extension patches a UNet and a text encoder. Raises HostError."""
+    if not is_there("networks", "load_lora_for_models"):
         return None
+    if lacking := missing(USED):
+        raise HostError(f"this WebUI has no {', '.join(lacking)}")
     from .model import ForgeModel
 
-    return Host("Forge", ForgeModel(networks), LoraList(networks))
-
-
-def _is_there(module: str) -> bool:
-    """Whether a module of the host is loaded, or could be."""
-    try:
-        return module in sys.modules or importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+    networks = sys.modules["networks"]
+    return Host("Forge", ForgeModel(networks), lora_list.LoraList(networks))

@@ -53,11 +53,11 @@ class ForgeModel:
     def __init__(self, networks: Any) -> None:
         from modules import sd_models
 
-        patcher_module = importlib.import_module("backend.patcher.lora")
-        names = Names(patcher_module)
+        patching = importlib.import_module("backend.patcher.lora")
+        names = Names(patching)
         self._model_data = sd_models.model_data
-        self._reader = Reader(networks, patcher_module, names, self._model_data)
-        self._writer = Writer(patcher_module, names)
+        self._reader = Reader(networks, patching, names, self._model_data)
+        self._writer = Writer(patching, names)
         self._count = itertools.count()
 
     @property
@@ -80,6 +80,7 @@ class ForgeModel:
         return self._reader.load(file, self.token())
 
     def apply(self, fused: Sequence[FusedLora]) -> None:
+        """See Model."""
         model = self._model_data.sd_model
         applied: _Applied | None = getattr(model, STATE, None)
         current = model.forge_objects_after_applying_lora
@@ -95,6 +96,7 @@ class ForgeModel:
                 self.swap(lora, lora.first_winners())
 
     def swap(self, fused: FusedLora, winners: Winners) -> None:
+        """See Model."""
         model = self._model_data.sd_model
         applied: _Applied = getattr(model, STATE)
         standing = applied.winners[fused.fingerprint]
@@ -110,12 +112,16 @@ class ForgeModel:
             applied.winners.update(now)
 
     def clear(self) -> None:
+        """See Model."""
         model = self._model_data.sd_model
         applied: _Applied | None = getattr(model, STATE, None)
         if applied and model.forge_objects_after_applying_lora is applied.mine:
             self._install(model, applied.base)
 
     def _install(self, model: Any, objects: Any) -> None:
-        """The host reads the second on its way to the picture, and the first while it encodes a hires prompt."""
+        """Put these patchers where the host takes those of the picture from.
+
+        It reads `after_applying_lora` on its way to the picture, and `forge_objects` while it encodes a hires prompt.
+        """
         model.forge_objects.unet, model.forge_objects.clip = objects.unet, objects.clip
         model.forge_objects_after_applying_lora = objects

@@ -20,11 +20,12 @@ def patchers(objects: Any) -> list[tuple[Part, Any]]:
 
 
 def model_of(part: Part, patcher: Any) -> Any:
+    """The torch module that a patcher patches."""
     return patcher.model if part == "unet" else patcher.cond_stage_model
 
 
-def get(dynamic_args: Any, name: str) -> Any:
-    """Forge keeps a dict, Neo an object."""
+def switch(dynamic_args: Any, name: str) -> Any:
+    """One of the host's switches, which Forge keeps in a dict, Neo in an object; None if it has no such switch."""
     return dynamic_args.get(name) if isinstance(dynamic_args, dict) else getattr(dynamic_args, name, None)
 
 
@@ -41,14 +42,14 @@ def blocks(objects: Any) -> set[Block]:
 class Names:
     """The host's own tables from names in LoRA files to the model's keys."""
 
-    def __init__(self, patcher_module: Any) -> None:
-        self._host = patcher_module
+    def __init__(self, patching: Any) -> None:
+        self._patching = patching
         self._tables: WeakKeyDictionary[Any, dict[str, Hashable]] = WeakKeyDictionary()
 
     def of(self, part: Part, patcher: Any) -> dict[str, Hashable]:
         """The table of a part. (The default argument of the host's functions is shared: they get one of their own.)"""
         model = model_of(part, patcher)
         if model not in self._tables:
-            make = self._host.model_lora_keys_unet if part == "unet" else self._host.model_lora_keys_clip
+            make = self._patching.model_lora_keys_unet if part == "unet" else self._patching.model_lora_keys_clip
             self._tables[model] = make(model, {})
         return self._tables[model]

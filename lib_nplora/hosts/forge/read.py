@@ -1,43 +1,44 @@
 """Reads LoRAs by Forge's own loader.
 
-A source is asked the patch that the host's own `load_lora` returns: for its factors if it is a plain LoRA, or else for
-what the host's own calculation makes of the original weight.
+The patches that the host's own `load_lora` returns are asked for their factors if they are plain LoRAs; of others, the
+host's own calculation on the original weight tells what they add.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
-import threading
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import FileError, HostError, MismatchError
+from ...errors import FileError
 from ...layers.key import ModuleKey
 from ...layers.weights import LoraWeights
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import exact_math
 from ..collected import Collected, module_names
 from ..protocol import ShelfFile
+from .calculation import Calculation
 from .parts import Names, model_of, patchers
 from .target import Target
 
 
 class Reader:
-    def __init__(self, networks: Any, patcher_module: Any, names: Names, model_data: Any) -> None:
+    """Takes what the host's patches add to the model's parameters."""
+
+    def __init__(self, networks: Any, patching: Any, names: Names, model_data: Any) -> None:
         from backend.utils import load_torch_file
 
         self._networks = networks
-        self._patcher = patcher_module
+        self._patching = patching
         self._names = names
         self._model_data = model_data
         self._read = load_torch_file
+        self._calculation = Calculation(patching, model_data)
 
     def load(self, file: ShelfFile, token: Hashable) -> LoraWeights:
+        """The deltas for the loaded model, whose token this is. Raises FileError, MismatchError, HostError."""
         model = self._model_data.sd_model.forge_objects_original
         try:
             state = self._renamed(self._tensors(file.path), model)
@@ -48,7 +49,7 @@ class Reader:
         with exact_math():
             for part, patcher in patchers(model):
                 try:
-                    patches, state = self._patcher.load_lora(state, self._names.of(part, patcher))
+                    patches, state = self._patching.load_lora(state, self._names.of(part, patcher))
                 except Exception as error:
                     raise FileError(f"'{file.name}' cannot be read: {type(error).__name__} {error}") from error
                 layers = dict(model_of(part, patcher).named_parameters())
@@ -60,7 +61,7 @@ class Reader:
         return collected.weights(unmatched | module_names(state), token)
 
     def _tensors(self, path: str) -> dict[str, Tensor]:
-        """The file's. Of a pickle, by torch's reader of weights alone: Forge's own may run what code stands in it."""
+        """The file's tensors; those of a pickle by torch's reader of weights alone: Forge's own may run its code."""
         if path.lower().endswith(".safetensors"):
             return dict(self._read(path, safe_load=True))
         try:
@@ -91,69 +92,15 @@ class Reader:
             return True
 
         def calculated() -> DenseDelta:
-            return DenseDelta.of(self._update(collected.name, target, patch))
+            return DenseDelta.of(self._calculation.update(collected.name, target, patch))
 
-        if not self._is_calculable(collected.name, target, patch):
+        if not self._calculation.is_possible(collected.name, target, patch):
             return False
         delta = calculated()
         if not (delta.matrix.any() or _is_null(patch)):
             return False
         collected.add_dense(key, shape, delta, calculated)
         return True
-
-    def _is_calculable(self, name: str, target: Target, patch: Any) -> bool:
-        """Whether the host's calculation works out, tried without values.
-
-        Factors that fit no layer fail here, before their product takes all memory there is.
-        """
-        weight = torch.empty(self._original(target).shape, device="meta")
-        try:
-            after = self._merged(weight, target, patch)
-        except Exception as error:
-            return "meta" in str(error).lower()
-        if after.shape != weight.shape:
-            raise MismatchError(f"'{name}' would change the shape of layer {target.key}, which no fusion can")
-        return True
-
-    def _update(self, name: str, target: Target, patch: Any) -> Tensor:
-        """What the host's own calculation adds to the original weight.
-
-        In float64, target the small difference of two large weights is exact, or in float32 if the host knows no other.
-        """
-        weight = self._original(target)
-        problem: Exception | None = None
-        for before in (weight.double(), weight):
-            try:
-                update: Tensor = self._merged(before, target, patch).clone() - before
-                return update
-            except Exception as error:
-                problem = error
-        raise FileError(f"this WebUI cannot calculate what '{name}' adds to layer {target.key}: {problem}") from problem
-
-    def _merged(self, weight: Tensor, target: Target, patch: Any) -> Tensor:
-        """The weight with one patch, by the host. Raises what the host raises, or logs instead."""
-        with _logged_errors() as errors:
-            merged: Tensor = self._patcher.merge_lora_to_weight(
-                [(1.0, patch, 1.0, None, target.change)], weight.clone(), target.key, computation_dtype=weight.dtype
-            )
-        if errors:
-            raise RuntimeError(errors[0])
-        return merged
-
-    def _original(self, target: Target) -> Tensor:
-        """The weight, or the rows of it, as the checkpoint has it, in float32, whatever is merged into it now."""
-        patcher = dict(patchers(self._model_data.sd_model.forge_objects_original))[target.part]
-        model = model_of(target.part, patcher)
-        inner: Any = getattr(patcher, "patcher", patcher)
-        backup = getattr(inner, "lora_loader", inner).backup.get(target.key)
-        weight = getattr(backup, "weight", backup)
-        if weight is None:
-            weight = model.get_parameter(target.key)
-        weight = _dequantised(weight, model.get_submodule(target.key.rpartition(".")[0]))
-        if not weight.is_floating_point():
-            raise HostError("this model's weights cannot be read as they are stored, so it takes plain LoRAs only")
-        weight = weight.detach().to("cpu", torch.float32)
-        return cast("Tensor", weight[slice(*target.rows)] if target.rows else weight)
 
 
 def _factors(patch: Any) -> tuple[Tensor, Tensor, Any, Tensor | None] | None:
@@ -162,26 +109,6 @@ def _factors(patch: Any) -> tuple[Tensor, Tensor, Any, Tensor | None] | None:
     if kind != "lora" or any(field is not None for field in fields[4:]):
         return None
     return tuple(fields[:4])
-
-
-@contextmanager
-def _logged_errors() -> Iterator[list[str]]:
-    """What Neo's patches log on the root logger instead of raising it, kept from the console."""
-    found: list[str] = []
-    thread = threading.get_ident()
-
-    def collect(record: logging.LogRecord) -> bool:
-        ours = record.levelno >= logging.ERROR and record.thread == thread
-        if ours:
-            found.append(record.getMessage())
-        return not ours
-
-    root = logging.getLogger()
-    root.addFilter(collect)
-    try:
-        yield found
-    finally:
-        root.removeFilter(collect)
 
 
 def _is_null(patch: Any) -> bool:
@@ -206,16 +133,7 @@ def _scale(alpha: float | None, down: Tensor) -> float:
 
 
 def _shape(weight: Tensor, rows: tuple[int, int] | None) -> torch.Size | None:
-    """Of the weight, or of these rows; None if it is packed."""
+    """The shape of the weight, or of these rows; None if it is packed."""
     if not weight.is_floating_point() and getattr(weight, "gguf_cls", None) is None:
         return None
     return torch.Size((rows[1] - rows[0], *weight.shape[1:])) if rows else weight.shape
-
-
-def _dequantised(weight: Any, layer: Any) -> Any:
-    """By the host's own functions."""
-    if hasattr(weight, "bnb_quantized"):
-        return importlib.import_module("backend.operations_bnb").functional_dequantize_4bit(weight)
-    if getattr(weight, "gguf_cls", None) is not None:
-        return importlib.import_module("backend.operations_gguf").dequantize_tensor(weight)
-    return layer.convert_weight(weight) if hasattr(layer, "convert_weight") else weight

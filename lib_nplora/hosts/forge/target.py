@@ -31,7 +31,7 @@ class Target:
 
     @classmethod
     def of(cls, part: Part, target: Any) -> Target:
-        """From a target of the host's: key, or (key, (dimension, start, length) or None[, change])."""
+        """What the host means by key, or (key, (dimension, start, length) or None[, change])."""
         if isinstance(target, str):
             return cls(part, target)
         key, offset, *change = target

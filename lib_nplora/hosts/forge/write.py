@@ -19,14 +19,16 @@ from ...layers.place import Part
 from ...maths.delta import Delta, placed, total
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import LowRankDelta, exact_math
-from .parts import ATTRIBUTE, Names, get, model_of, patchers
+from .parts import ATTRIBUTE, Names, model_of, patchers, switch
 
 
 class Writer:
-    def __init__(self, patcher_module: Any, names: Names) -> None:
+    """Makes patched copies of a model's patchers."""
+
+    def __init__(self, patching: Any, names: Names) -> None:
         from backend.args import dynamic_args
 
-        self._patcher = patcher_module
+        self._patching = patching
         self._names = names
         self._dynamic_args = dynamic_args
 
@@ -39,7 +41,7 @@ class Writer:
         layers: Container[ModuleKey] | None = None,
     ) -> Any:
         """A copy of `base` with these fusions, or with what they do to these layers."""
-        if get(self._dynamic_args, "nunchaku"):
+        if switch(self._dynamic_args, "nunchaku"):
             raise HostError("a Nunchaku model takes whole LoRA files only, so nothing can be fused into it")
         mine = base.shallow_copy()
         for lora in fused:
@@ -71,7 +73,7 @@ class Writer:
                     state.update(_state_dict(name_of[target], delta.balanced()))
         if patches and online and hasattr(patcher, "_process_online_loras"):
             raise HostError("this model takes factors only while LoRAs are applied on the fly: switch that off")
-        factors, left = self._patcher.load_lora(
+        factors, left = self._patching.load_lora(
             state, {name_of[target]: target for target in targets if target in name_of}
         )
         patches.update(factors)
@@ -83,7 +85,7 @@ class Writer:
 
     def _online(self, unet: Any) -> bool:
         """Whether to patch at each forward, as the host decides: by its switch, in Forge for quantised weights only."""
-        asked = bool(get(self._dynamic_args, "online_lora"))
+        asked = bool(switch(self._dynamic_args, "online_lora"))
         if hasattr(unet, "use_online_lora"):
             return asked
         plain = (torch.float32, torch.float16, torch.bfloat16)
