@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lib_nplora.methods.table import METHODS, OPTIONS
+from lib_nplora.layers.block import LABELS
+from lib_nplora.methods.table import methods, parameters
 
 from ..hosts.standins.a1111 import A1111
 from ..hosts.standins.page import Component
@@ -19,7 +20,7 @@ TEMPLATE = FOLDER / "template.json.txt"
 """Its ending keeps it out of the hosts' lists of languages."""
 
 IN_JAVASCRIPT = {"Use in NP-LoRA", "Use as content", "Use as style"}
-NAMES = {"NP-LoRA", "mu", *OPTIONS, *METHODS}
+NAMES = {"NP-LoRA", *parameters(), *methods(), *LABELS}
 """The same in every language."""
 
 

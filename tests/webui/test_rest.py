@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from lib_nplora.command_line.main import main
 from lib_nplora.files import DTYPES, HIGHEST_RANK, read_lora
 from lib_nplora.fusion.outcome import Outcome
+from lib_nplora.hosts import Host
 from lib_nplora.hosts.lora_list import LoraList
-from lib_nplora.methods.table import OPTIONS
+from lib_nplora.methods.table import parameters
 from lib_nplora.webui import rest, rest_models, saving
 from tests import loras
 from tests.hosts.standins.common import add_lora_list, module
@@ -29,8 +30,8 @@ CONV_IN = "lora_unet_conv_in"
 LINEAR = "lora_unet_mid_block_attentions_0_proj_in"
 
 
-class Folder(LoraList):
-    """A host as far as the API asks it."""
+class Loaded:
+    """A host's model, as far as the API asks it."""
 
     checkpoint: str | None = None
 
@@ -52,10 +53,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def host(folder: Path) -> Folder:
+def host(folder: Path) -> Host:
     networks = module("networks")
     add_lora_list(networks, folder)
-    return Folder(networks)
+    return Host("stand-in", model=Loaded(), shelf=LoraList(networks))
 
 
 def hosts_app(*dependencies) -> FastAPI:
@@ -66,7 +67,7 @@ def hosts_app(*dependencies) -> FastAPI:
 
 
 @pytest.fixture
-def client(host: Folder) -> TestClient:
+def client(host: Host) -> TestClient:
     app = hosts_app()
     rest.register(app, lambda: host)
     return TestClient(app)
@@ -105,13 +106,13 @@ def sentence(answer, status: int) -> str:
 
 
 def test_the_list(client, folder, host):
-    host.resolve("dog")
+    host.shelf.resolve("dog")
     dog, vangogh, xl = client.get("/nplora/v1/loras").json()
     assert dog == {
         "name": "dog",
         "alias": "dog",
         "path": str(folder / "dog.safetensors"),
-        "hash": host.resolve("dog").shorthash,
+        "hash": host.shelf.resolve("dog").shorthash,
         "made_for": None,
     }
     assert (vangogh["name"], vangogh["alias"], vangogh["made_for"]) == ("vangogh", "Van Gogh", "SD 1")
@@ -162,8 +163,8 @@ def test_what_it_says_of_the_new_file(client, folder, host):
     }
     assert 0 < answer["removed"] < 1
     assert answer["remarks"] == []
-    assert "new" in host.names()
-    assert host.resolve("new").path == answer["path"]
+    assert "new" in host.shelf.names()
+    assert host.shelf.resolve("new").path == answer["path"]
     assert metadata(Path(answer["path"]))["ss_output_name"] == "new"
 
 
@@ -326,7 +327,7 @@ def test_the_multipliers_of_the_parts(client, folder):
 def test_every_refusal_is_a_sentence_and_leaves_no_file(client, folder, host, changes, status, words):
     (folder / "broken.safetensors").write_text("<html>not found</html>")
     save_file({f"{LINEAR}.diff": torch.randn(44, 48)}, folder / "full.safetensors")
-    host.refresh()
+    host.shelf.refresh()
     before = files(folder)
     body = json.dumps({
         name: value
@@ -417,7 +418,7 @@ def test_what_was_not_foreseen_goes_to_the_console(client, monkeypatch, caplog):
 
 def test_a_name_that_is_no_unicode_spoils_no_list(client, folder, host):
     loras.write(folder / "r\udcf6t.safetensors", loras.random_lora(loras.SD1[:1]))
-    host.refresh()
+    host.shelf.refresh()
     assert [lora["name"] for lora in client.get("/nplora/v1/loras").json()] == ["dog", r"r\udcf6t", "vangogh", "xl"]
 
 
@@ -441,13 +442,13 @@ def write_checkpoint(path: Path, name: str = "model.diffusion_model.input_blocks
 
 
 def test_the_loaded_checkpoint_is_read_where_it_is_needed(client, folder, host, dora, tmp_path):
-    host.checkpoint = write_checkpoint(tmp_path / "model.safetensors")
+    host.model.checkpoint = write_checkpoint(tmp_path / "model.safetensors")
     answer = fuse(client, content="dora", dtype="fp32")
     assert answer.status_code == 200, answer.text
     theirs = tmp_path / "cli" / "new.safetensors"
     theirs.parent.mkdir()
     pair = [str(dora), str(folder / "styles" / "vangogh.safetensors")]
-    assert main(["fuse", *pair, "-o", str(theirs), "--base", host.checkpoint, "--dtype", "fp32"]) == 0
+    assert main(["fuse", *pair, "-o", str(theirs), "--base", host.model.checkpoint, "--dtype", "fp32"]) == 0
     found, expected = load_file(folder / "new.safetensors"), load_file(theirs)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert metadata(folder / "new.safetensors") == metadata(theirs)
@@ -459,10 +460,10 @@ def test_the_loaded_checkpoint_is_read_where_it_is_needed(client, folder, host, 
 def test_without_the_right_checkpoint_it_says_which(client, folder, host, dora, tmp_path):
     advice = "weights of the model that they were made for: load it into the WebUI first, as a .safetensors file"
     assert advice in sentence(inspect(client, content="dora"), 400)
-    host.checkpoint = str(tmp_path / "model.ckpt")
+    host.model.checkpoint = str(tmp_path / "model.ckpt")
     assert advice in sentence(inspect(client, content="dora"), 400)
     assert inspect(client).status_code == 200
-    host.checkpoint = write_checkpoint(tmp_path / "model.safetensors", "model.diffusion_model.out.2.weight")
+    host.model.checkpoint = write_checkpoint(tmp_path / "model.safetensors", "model.diffusion_model.out.2.weight")
     said = sentence(inspect(client, content="dora"), 400)
     assert "load into the WebUI the checkpoint that the LoRA was made for" in said
     assert inspect(client).status_code == 200
