@@ -207,7 +207,6 @@ def test_exceptions_by_block_are_looked_at_before_the_first_cell(options, name):
     ours.confirm(None, ["mid@2 out@0.5", "none", " in1@0 "])
     for value, reason in (
         ("mid", f"[NP-LoRA] {name}: 'mid' is no exception by block: write it as block@value, such as mid@2"),
-        ("", f"[NP-LoRA] {name}: '' is no exception by block: write it as block@value, such as mid@2, or none"),
         ("middle@2", f"[NP-LoRA] {name}: there is no block 'middle'."),
         ("mid@2 mid@3", "block mid is given twice"),
         ("mid@much", "=much is not a number"),
