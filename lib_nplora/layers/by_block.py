@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -67,6 +68,11 @@ def read_exceptions(pieces: Sequence[str], read: Callable[[str], T]) -> Exceptio
             raise RequestError(f"block {key} is given twice")
         found[key] = read(value.strip())
     return tuple(sorted(found.items(), key=lambda pair: pair[0]))
+
+
+def read_line(line: str, read: Callable[[str], T]) -> Exceptions[T]:
+    """Read `mid@2,out@hard`, with commas or blanks between; nothing is no exception. Raises RequestError."""
+    return read_exceptions([piece for piece in re.split(r"[\s,;]+", line) if piece], read)
 
 
 def written_exceptions(exceptions: Iterable[tuple[Block, T]], write: Callable[[T], str]) -> list[str]:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ..errors import NploraError, RequestError
-from ..layers.by_block import ByBlock, Exceptions, read_exceptions
+from ..layers.by_block import ByBlock, Exceptions, read_line
 from ..methods.parameter import Parameter, Strength
 from ..methods.table import method_named, methods, parameters, usual
 from ..methods.texts import format_number, parse_number
@@ -85,9 +85,8 @@ NONE = "none"
 
 
 def _exceptions(read: Callable[[str], T], text: str) -> Exceptions[T]:
-    """Of `mid@2 out@hard`: the plot takes a comma for the end of a value. Raises RequestError."""
-    pieces = [] if text.strip().lower() == NONE else re.split(r"[\s,;]+", text.strip())
-    return read_exceptions(pieces, read)
+    """Those of `mid@2 out@hard`: the plot takes a comma for the end of a value. Raises RequestError."""
+    return () if text.strip().lower() == NONE else read_line(text, read)
 
 
 def _of_parameter(parameter: Parameter[Any], cost: float) -> dict[str, Axis]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from typing import Any
 
 import gradio as gr
 
-from ..layers.by_block import AT
-from ..methods.texts import format_number
+from ..layers.block import LABELS
+from .parts import SHORT, Parts
 
-CHOICES = (
-    "",
-    *("in", "mid", "out", "double", "single", "te"),
-    *(f"{label}{number}" for label, most in (("in", 12), ("out", 12)) for number in range(most)),
-    *(f"{label}{number}" for label, most in (("double", 19), ("single", 38)) for number in range(most)),
-    *("te1", "te2", "te3"),
-)
-"""The blocks of the models that most LoRAs are for. Others can be typed in the line."""
+NUMBERED = {"in": range(12), "out": range(12), "double": range(19), "single": range(38), "te": range(1, 4)}
+"""The numbers that the models have for which most LoRAs are. Others can be typed in the line."""
+
+CHOICES = ("", *LABELS, *(f"{label}{number}" for label, numbers in NUMBERED.items() for number in numbers))
 
 
 def names(line: str) -> list[str]:
@@ -25,47 +21,42 @@ def names(line: str) -> list[str]:
     return [line, _chooser(line)]
 
 
-def make(line: str, value: str, at: Callable[[str], dict[str, str]], **seen: Any) -> dict[str, Any]:
-    """The line and its chooser, by name, inside whatever Gradio block is open.
-
-    at
-        Name -> the arguments that give a component its place.
-    """
-    text = gr.Textbox(
-        value=value,
+def make(parts: Parts, line: str, example: str, **seen: Any) -> None:
+    """The line and its chooser."""
+    parts.add(
+        gr.Textbox,
+        line,
         label="by block",
-        info="such as mid@2,out@hard" if line == "mu_by_block" else "such as in@0.6",
+        info=f"such as {example}",
         max_lines=1,
         scale=2,
-        min_width=160,
+        min_width=140,
+        **SHORT,
         **seen,
-        **at(line),
     )
-    chooser = gr.Dropdown(
+    parts.add(
+        gr.Dropdown,
+        _chooser(line),
         choices=list(CHOICES),
         value="",
         label="add a block",
-        info="then change its value",
+        info="then edit its value",
         scale=1,
-        min_width=120,
+        min_width=110,
+        **SHORT,
         **seen,
-        **at(_chooser(line)),
     )
-    return dict(zip(names(line), (text, chooser)))
 
 
-def join(parts: dict[str, Any], line: str, strength: Any) -> None:
-    """Let the chooser write a block into the line, at the value that it has by now."""
+def join(parts: Parts, line: str, strength: Any, own: str) -> None:
+    """Let the chooser write a block into the line, at the strength that all blocks have by now.
+
+    own
+        What counts while the strength is left empty.
+    """
     text, chooser = (parts[name] for name in names(line))
-    chooser.input(_added, inputs=[chooser, text, strength], outputs=[text, chooser], queue=False, show_progress=False)
-
-
-def _added(block: str, line: str, value: float) -> tuple[str, str]:
-    pieces = [piece.strip() for piece in line.split(",") if piece.strip()]
-    there = any(piece.partition(AT)[0].strip() == block for piece in pieces)
-    if block and not there:
-        pieces.append(f"{block}{AT}{format_number(float(value or 0))}")
-    return ",".join(pieces), ""
+    js = f"(block, line, strength) => nploraAddBlock(block, line, strength, {json.dumps(own)})"
+    chooser.input(None, _js=js, inputs=[chooser, text, strength], outputs=[text, chooser])
 
 
 def _chooser(line: str) -> str:

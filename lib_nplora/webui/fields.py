@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..errors import RequestError, did_you_mean
-from ..layers.by_block import ByBlock, written_exceptions
+from ..layers.by_block import ByBlock, Exceptions, read_line, written_exceptions
 from ..methods.parameter import Parameter, Strength
 from ..methods.table import method_named, parameters, usual
 from ..methods.texts import HARD, format_number, parse_number
@@ -113,25 +114,27 @@ class PanelState:
             check_name(role, self[role])
         method = method_named(self["method"])
         content, style = (self._source(role) for role in ROLES)
-        texts = {parameter.name: (parameter, self._text(parameter)) for parameter in method.parameters}
-        given: dict[str, Any] = {name: parameter.read(text) for name, (parameter, text) in texts.items() if text}
+        given: dict[str, Any] = {one.name: self._value(one) for one in method.parameters}
         return FusionRequest.of((content,), (style,), method, te=1.0 if self["te"] else 0.0, **given)
 
     def _source(self, role: str) -> Source:
-        text = _joined(format_number(self[f"{role}_weight"]), self[by_block(role)])
-        return weighted(self[role], read_weight(f"{role}_weight", text))
+        name = f"{role}_weight"
+        return weighted(self[role], ByBlock(self[name], self._exceptions(role, partial(parse_number, name))))
 
-    def _text(self, parameter: Parameter[Any]) -> str:
-        """What the panel has for a parameter, as in the tag; empty for the method's own."""
-        text: str = self[parameter.name]
+    def _exceptions(self, name: str, read: Callable[[str], Any]) -> Exceptions[Any]:
+        return read_line(self[by_block(name)], read)
+
+    def _value(self, parameter: Parameter[Any]) -> Any:
+        """What the panel has for a parameter of the method; None for the method's own."""
+        shown = self[parameter.name]
         if isinstance(parameter.widget, Strength):
-            text = format_number(HARD if self[parameter.widget.hard] else self[parameter.name])
-        return _joined(text, self[by_block(parameter.name)]) if parameter.by_block else text
-
-
-def _joined(text: str, exceptions: str) -> str:
-    """A strength with its exceptions."""
-    return ",".join(filter(None, (text, exceptions.strip().strip(","))))
+            shown = parameter.format(HARD if self[parameter.widget.hard] else shown)
+        value = parameter.read(shown) if shown else None
+        exceptions = self._exceptions(parameter.name, parameter.parse) if parameter.by_block else ()
+        if not exceptions:
+            return value
+        usual = value if isinstance(value, ByBlock) else ByBlock(parameter.default)
+        return replace(usual, exceptions=exceptions)
 
 
 def _shown(parameter: Parameter[Any], value: Any) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from ..fusion.outcome import Outcome, Summary
 from ..jobs.pair import PLAIN_MERGE, FileFusion, Saving, losses
 from ..layers.key import ModuleKey
 from ..maths.rank_rule import RankRule
+from ..methods.method import Method
+from ..methods.parameter import Parameter
 from ..methods.selection import MOST_STEPS, USUAL_STEPS
 from ..methods.table import method_named, methods, parameters, readers, usual
 from ..methods.texts import parse_number
@@ -58,11 +60,7 @@ def with_parameters(body: type[Body]) -> type[Body]:
     added: dict[str, Any] = {
         one.name: (
             Optional[Union[StrictInt, StrictFloat, StrictStr]],  # noqa: UP007, UP045 (pydantic 1)
-            Field(
-                None,
-                description=f"For {', '.join(method.name for method in readers(one.name))}: {one.words}; {one.takes}"
-                f"{', by block too: `0.5,mid@2`' if one.by_block else ''}; null: the method's own default.",
-            ),
+            Field(None, description=_described(one)),
         )
         for one in parameters().values()
     }
@@ -70,6 +68,21 @@ def with_parameters(body: type[Body]) -> type[Body]:
     added["method"] = str, Field(usual().name, description=f"How to fuse them, one of: {known}.")
     made: type[Body] = create_model(body.__name__, __base__=body, **added)
     return made
+
+
+def _described(parameter: Parameter[Any]) -> str:
+    """For whom it is, what it takes, and what counts where it is null."""
+    own = parameter.write(parameter.default)
+    by_block = f", by block too, such as `{own},mid@2`" if parameter.by_block else ""
+    defaults = {method.name: parameter.write(held.default) for method, held in _readers(parameter)}
+    others = "".join(f", with {name} {text}" for name, text in defaults.items() if text != own)
+    return f"For {', '.join(defaults)}: {parameter.words}; {parameter.takes}{by_block}; null: {own}{others}"
+
+
+def _readers(parameter: Parameter[Any]) -> list[tuple[Method, Parameter[Any]]]:
+    """The methods that read it, each with the parameter as its own."""
+    held = ((method, method.parameter(parameter.name)) for method in readers(parameter.name))
+    return [(method, own) for method, own in held if own]
 
 
 class FuseBody(PairBody):

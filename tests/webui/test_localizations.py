@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_nplora.methods.table import METHODS, OPTIONS
+from lib_nplora.methods.table import methods, parameters
 
 from ..hosts.standins.a1111 import A1111
 from ..hosts.standins.driver import running
@@ -20,7 +20,7 @@ TEMPLATE = FOLDER / "template.json.txt"
 """Its ending keeps it out of the hosts' lists of languages."""
 
 IN_JAVASCRIPT = {"Use in NP-LoRA", "Use as content", "Use as style"}
-NAMES = {"NP-LoRA", "mu", *OPTIONS, *METHODS}
+NAMES = {"NP-LoRA", *parameters(), *methods()}
 """The same in every language."""
 
 
