@@ -29,11 +29,6 @@ BARE = ("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embe
 BIAS = ".bias"
 """How the name of a bias's delta ends."""
 
-_LAYERS = (
-    r"lora_te3_|lora_unet_((single_)?transformer_blocks|(x|context)_embedder|time_text_embed|(norm|proj)_out|pos_embed)"
-)
-"""Canonical names of layers that only transformers have, or files for them."""
-
 Slots = tuple[int, int]
 _Tails = Mapping[str, tuple[str, "Slots | None"]]
 
@@ -94,6 +89,11 @@ class Names:
     @cached_property
     def _fused(self) -> dict[str, tuple[str, ...]]:
         return {name: slices for one in self.blocks for name, slices in one.fused.items()}
+
+    def has(self, layer: str) -> bool:
+        """Whether a layer of this canonical name is such a model's, or a T5's, which such models read."""
+        ours = (*(f"{one.ours}_" for one in self.blocks), *map(_flat, self.singles.values()))
+        return layer.startswith(("lora_te3_", *(f"{PREFIX}{name}" for name in ours)))
 
     def slot(self, rest: str) -> Slot | None:
         """The slot of a layer named `rest`, dots already underscores; None if the model has no such layer."""
@@ -174,7 +174,7 @@ def family(
     """
 
     def claims(found: Widths, spelled: str) -> float:
-        if not any(map(is_layer, found)):
+        if not any(map(names.has, found)):
             return 0
         if re.search(own, spelled):
             return 2
@@ -188,15 +188,10 @@ def family(
         bare=(*BARE, *bare),
         slot=names.slot,
         claims=claims,
-        has=is_layer,
+        has=names.has,
         entries={"diffusers": partial(_entries, names)},
         slices=names.slices,
     )
-
-
-def is_layer(layer: str) -> bool:
-    """Whether only a transformer, or a file for one, has a layer of this canonical name."""
-    return bool(re.match(_LAYERS, layer))
 
 
 def _entries(names: Names, layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:
