@@ -94,9 +94,13 @@ def listed(blocks: Iterable[Block]) -> str:
         found = numbers.setdefault(block.label, [])
         if block.number is not None:
             found.append(block.number)
-    words = [
-        label if not found else f"{label}{found[0]}" if len(found) == 1 else f"{label}{found[0]} to {label}{found[-1]}"
-        for label, found in numbers.items()
-        if label != UNKNOWN
-    ]
+    words = [word for label, found in numbers.items() if label != UNKNOWN for word in _runs(label, found)]
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "none that is known"
+
+
+def _runs(label: str, numbers: Sequence[int]) -> list[str]:
+    """`in1 to in3` for numbers without a gap, one by one otherwise; the label alone for none."""
+    first = [number for number in numbers if number - 1 not in numbers]
+    last = [number for number in numbers if number + 1 not in numbers]
+    runs = [f"{label}{a}" if a == b else f"{label}{a} to {label}{b}" for a, b in zip(first, last)]
+    return runs or [label]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -132,5 +132,7 @@ def _given(method: Method, values: Mapping[str, Any]) -> Given:
     def held(parameter: Parameter[Any]) -> Any:
         return parameter.held(values[parameter.name])
 
-    known: Iterable[Parameter[Any]] = parameters().values()
-    return tuple((one.name, held(one)) for one in known if values.get(one.name) is not None and counts(one))
+    known = parameters()
+    if unknown := ", ".join(name for name in values if name not in known):
+        raise TypeError(f"no method reads {unknown}")
+    return tuple((name, held(one)) for name, one in known.items() if values.get(name) is not None and counts(one))

@@ -96,6 +96,14 @@ def test_what_the_method_does_not_read_is_remarked(text, remarks):
     assert tag(text).remarks == remarks
 
 
+def test_a_parameter_that_there_is_not_is_no_slip_that_goes_unseen():
+    for given_ in ({"mue": 2.0}, {"mue": None}, {"mu": 1.0, "mue": 2.0}):
+        with pytest.raises(TypeError, match="no method reads mue"):
+            pair(**given_)
+        with pytest.raises(TypeError, match="no method reads mue"):
+            pair().with_values(**given_)
+
+
 def test_with_values():
     plain = pair(method="klora*", alpha=3.0, mu=2.0)
     assert plain.with_values(alpha=None) == pair(method="klora*", mu=2.0)
