@@ -91,7 +91,7 @@ class Panel:
 
     def add_block(self, line: str, block: str, after: str) -> None:
         """Choose a block for a line, which then is `after`."""
-        self.options(f"{line}_add", block).filter(has_text=re.compile(rf"^\W*{block}$")).first.click()
+        self.options(f"{line}_add", block).filter(has_text=re.compile(rf"^\W*{block}\W*$")).first.click()
         expect(self.text(line)).to_have_value(after)
         expect(self.entry(f"{line}_add")).to_have_value("")
         self.entry(f"{line}_add").blur()
