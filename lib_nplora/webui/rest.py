@@ -14,8 +14,9 @@ from ..findings.plots import png
 from ..hosts.protocol import Host, shelf_of
 from ..jobs.pair import inspect_files
 from ..jobs.traits import family
+from .rest_answers import Fused, Inspected, Layers, Lora, remarks
+from .rest_bodies import Body, FuseBody, InspectBody, with_parameters
 from .rest_errors import SentenceRoute, problems, shown
-from .rest_models import Body, FuseBody, Fused, InspectBody, Inspected, Layers, Lora, remarks, with_parameters
 from .saving import file_pair, save
 
 T = TypeVar("T")

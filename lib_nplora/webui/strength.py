@@ -51,7 +51,7 @@ def make(parts: Parts, parameter: Parameter[Any], widget: Strength) -> None:
         **SHORT,
         **editable,
     )
-    parts.add(gr.Checkbox, widget.hard, label="hard: fully protected", scale=1, min_width=130, **SHORT, **seen)
+    parts.add(gr.Checkbox, widget.hard, label="hard: fully protected", scale=1, min_width=155, **SHORT, **seen)
 
 
 def join(parts: Parts, parameter: Parameter[Any], widget: Strength) -> None:

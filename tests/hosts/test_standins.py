@@ -161,7 +161,7 @@ def slicing(driver, monkeypatch):
         key_map["swapped"] = (key_map[SPLIT], None, lambda weight: weight.roll(32, 0))
         return key_map
 
-    monkeypatch.setattr(detect_host().model._writer._patcher, "model_lora_keys_unet", names)
+    monkeypatch.setattr(sys.modules["backend.patcher.lora"], "model_lora_keys_unet", names)
     monkeypatch.setattr(driver, "_keys", lambda prefix, _: names if prefix == "lora_unet" else driver.clip_keys)
     monkeypatch.setattr(driver, "clip_keys", make, raising=False)
 

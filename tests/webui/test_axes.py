@@ -13,9 +13,9 @@ from lib_nplora.jobs.session import Session
 from lib_nplora.methods.table import parameters
 from lib_nplora.request.request import FusionRequest, Source
 from lib_nplora.request.tag import format_tag, parse_tag
-from lib_nplora.webui import axes, running
+from lib_nplora.webui import axes, plot, running
 
-from ..hosts.standins import plot
+from ..hosts.standins import plot as standin
 from ..hosts.standins.common import module
 from .test_infotext import Shelf, host_of
 
@@ -23,7 +23,7 @@ from .test_infotext import Shelf, host_of
 @pytest.fixture
 def options(monkeypatch):
     """The plot's own options, ours among them."""
-    made = plot.plot_module()
+    made = standin.plot_module()
     scripts = module(
         "modules.scripts",
         scripts_data=[types.SimpleNamespace(module=module("other.py")), types.SimpleNamespace(module=made)],
@@ -31,7 +31,7 @@ def options(monkeypatch):
     monkeypatch.setitem(sys.modules, "modules", module("modules", scripts=scripts))
     monkeypatch.setitem(sys.modules, "modules.scripts", scripts)
     running.start(Session(host_of(Shelf(dog="d", vangogh="v", ink="i"))))
-    undo = axes.install()
+    undo = plot.install()
     yield made.axis_options
     undo()
     running.stop()
@@ -52,7 +52,7 @@ def test_the_axes_are_there_once_and_go_again(options):
         )
         for name in names
     ]
-    undo = axes.install()
+    undo = plot.install()
     assert [option.label for option in options] == labels
     undo()
     assert [option.label for option in options] == ["Nothing"]
@@ -62,7 +62,7 @@ def test_a_host_without_a_plot_is_left_alone(monkeypatch):
     scripts = module("modules.scripts", scripts_data=[])
     monkeypatch.setitem(sys.modules, "modules", module("modules", scripts=scripts))
     monkeypatch.setitem(sys.modules, "modules.scripts", scripts)
-    axes.install()()
+    plot.install()()
 
 
 VALUES = {
@@ -79,7 +79,7 @@ def test_the_pair_is_varied_outermost_and_mu_innermost(options, names):
     slow_to_fast = ["style", "content", "method", "k", "mu"]
     made = []
     chosen = [(f"[NP-LoRA] {name}", VALUES[name]) for name in names]
-    plot.cells(options, types.SimpleNamespace(), chosen, lambda p: made.append(dict(axes.of_cell(p))))
+    standin.cells(options, types.SimpleNamespace(), chosen, lambda p: made.append(dict(plot.of_cell(p))))
     changes = {name: sum(a[name] != b[name] for a, b in itertools.pairwise(made)) for name in names}
     assert sorted(names, key=changes.get) == sorted(names, key=slow_to_fast.index)
     assert sorted(changes.values()) == [1, 3, 7]
@@ -87,9 +87,9 @@ def test_the_pair_is_varied_outermost_and_mu_innermost(options, names):
 
 def test_a_cell_keeps_its_values_to_itself(options):
     p = types.SimpleNamespace()
-    cells = plot.cells(options, p, [("[NP-LoRA] mu", ("0", "1")), ("[NP-LoRA] k", ("2",))], axes.of_cell)
+    cells = standin.cells(options, p, [("[NP-LoRA] mu", ("0", "1")), ("[NP-LoRA] k", ("2",))], plot.of_cell)
     assert cells == [{"mu": "0", "k": "2"}, {"mu": "1", "k": "2"}]
-    assert axes.of_cell(p) == {}
+    assert plot.of_cell(p) == {}
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,14 @@ def test_ranges_of_mu_are_typed_as_for_the_hosts_numbers(options, text, values):
 def test_a_weight_of_a_range_is_as_short_as_its_label(options):
     p = types.SimpleNamespace()
     option(options, "content weight").apply(p, 0.1 + 0.2, [])
-    assert axes.of_cell(p) == {"content weight": "0.3"}
+    assert plot.of_cell(p) == {"content weight": "0.3"}
 
 
 def test_the_methods_settings_reach_the_request(options):
     typed = {"alpha": "0.1", "beta": "-1", "density": "0.25", "seed": "7", "scope": "all"}
     values = [(f"[NP-LoRA] {name}", (text,)) for name, text in typed.items()]
-    (cell,) = plot.cells(options, types.SimpleNamespace(), values[:3], axes.of_cell)
-    (other,) = plot.cells(options, types.SimpleNamespace(), values[3:], axes.of_cell)
+    (cell,) = standin.cells(options, types.SimpleNamespace(), values[:3], plot.of_cell)
+    (other,) = standin.cells(options, types.SimpleNamespace(), values[3:], plot.of_cell)
     pair = FusionRequest.of((Source("dog"),), (Source("ink"),), "klora", alpha=3.0)
     assert axes.applied(pair, {**cell, **other}) == pair.with_values(
         alpha=0.1, beta=-1.0, density=0.25, seed=7, scope="all"

@@ -22,7 +22,7 @@ from lib_nplora.fusion.outcome import Outcome
 from lib_nplora.hosts import Host
 from lib_nplora.hosts.lora_list import LoraList
 from lib_nplora.methods.table import parameters
-from lib_nplora.webui import rest, rest_models, saving
+from lib_nplora.webui import rest, rest_answers, saving
 from tests import loras
 from tests.hosts.standins.common import add_lora_list, module
 from tests.reference import interference, kohya
@@ -535,6 +535,6 @@ def test_the_documentation_tells_the_types(client):
     assert {"number", "string"} <= {kind["type"] for kind in mu["anyOf"]}
     assert set(parameters()) <= set(fields["properties"]) - set(fields["required"])
     assert fields["properties"]["dtype"]["enum"] == list(DTYPES)
-    outcomes = parts[rest_models.LayerRow.__name__]["properties"]["outcome"]["enum"]
+    outcomes = parts[rest_answers.LayerRow.__name__]["properties"]["outcome"]["enum"]
     assert outcomes == [outcome.value for outcome in Outcome]
     assert client.get("/docs").status_code == 200
