@@ -332,7 +332,7 @@ TOY = family(
         swapped=frozenset(),
     ),
     own=r"toy_(layers|transformer_blocks)[._]\d",
-    widths=(16,),
+    hidden=(16,),
     blocks=(Block("in"), *(Block("single", number) for number in range(2))),
     bare=("toy_layers", "toy_transformer_blocks", "toy_in"),
 )

@@ -63,7 +63,7 @@ class Base:
                 self._pieces.setdefault(piece.slot.layer, []).append(piece)
         if not self._pieces:
             raise FileError(
-                f"'{path.name}' is no checkpoint of SD 1, SD 2, SDXL, Flux or SD 3",
+                f"'{path.name}' is no checkpoint of {models.labels('or')}",
                 Remedy("name another as --base", "load another into the WebUI"),
             )
 
@@ -92,13 +92,13 @@ class Base:
         return part
 
     def _found(self, slot: Slot) -> list[_Piece]:
-        pieces = sorted(self._pieces.get(slot.layer, []), key=lambda piece: piece.slot.slots or (0, 0))
-        wholes = [piece for piece in pieces if piece.slot.slots is None]
+        pieces = sorted(self._pieces.get(slot.layer, []), key=lambda piece: piece.slot.slices or (0, 0))
+        wholes = [piece for piece in pieces if piece.slot.slices is None]
         if wholes:
             return wholes[:1]
-        first, last = slot.slots or (0, models.slices(slot.layer) or MLP)
-        inside = [p for p in pieces if p.slot.slots and first <= p.slot.slots[0] and p.slot.slots[1] <= last]
-        held = [p.slot.slots[0] for p in inside if p.slot.slots]
+        first, last = slot.slices or (0, models.slice_count(slot.layer) or MLP)
+        inside = [p for p in pieces if p.slot.slices and first <= p.slot.slices[0] and p.slot.slices[1] <= last]
+        held = [p.slot.slices[0] for p in inside if p.slot.slices]
         if held != list(range(first, last)):
             raise FileError(
                 f"'{self.path.name}' has no layer {slot.layer}, which a LoRA changes",
@@ -136,9 +136,9 @@ class Base:
 
 def _cut(slot: Slot, pieces: list[_Piece], rows: int, shape: tuple[int, ...]) -> tuple[int, int]:
     """(start, stop) of the rows at `slot` in the rows of `pieces`."""
-    if slot.slots is None or pieces[0].slot.slots is not None:
+    if slot.slices is None or pieces[0].slot.slices is not None:
         return 0, rows
-    first, last = slot.slots
+    first, last = slot.slices
     width = shape[1] if len(shape) > 1 else rows // MLP
     return first * width, rows if last > MLP else last * width
 
@@ -155,7 +155,7 @@ def _pieces(tensor: str) -> list[_Piece]:
             module = re.sub(theirs, ours, module)
     if module.endswith(_IN_PROJ):
         parent = module.removesuffix(_IN_PROJ)
-        places = [names.slot(parent + third) for third in _THIRDS]
-        return [_Piece(tensor, slot, i) for i, slot in enumerate(places) if slot]
-    slot = names.slot(module)
+        slots = [names.slot_of(parent + third) for third in _THIRDS]
+        return [_Piece(tensor, slot, i) for i, slot in enumerate(slots) if slot]
+    slot = names.slot_of(module)
     return [_Piece(tensor, slot)] if slot else []

@@ -28,9 +28,9 @@ _TOGETHER = (("sparse_values", "sparse_indices", "sparse_size"),)
 
 
 def checked(
-    file: TensorFile, base: Base | None, scales: PeftScales, spelled: str, slot: Slot, tensors: Mapping[str, str]
+    file: TensorFile, base: Base | None, scales: PeftScales, module: str, slot: Slot, tensors: Mapping[str, str]
 ) -> Module:
-    """The module at `slot`, whose tensors are named by role. Raises FileError."""
+    """The module at `slot`, which the file calls `module`, its tensors named by role. Raises FileError."""
     shapes = {role: file.shapes[name] for role, name in tensors.items()}
     kind = kind_of(shapes)
     if kind is None:
@@ -42,7 +42,7 @@ def checked(
     if (kind.needs_base or is_decomposed(shapes)) and base is None:
         label = "DoRA" if is_decomposed(shapes) else kind.label
         raise FileError(
-            f"'{file.path.name}' holds {label} modules ({spelled}), which need the weights of the model that they were "
+            f"'{file.path.name}' holds {label} modules ({module}), which need the weights of the model that they were "
             "made for",
             _NAME_THE_MODEL,
         )
@@ -50,7 +50,7 @@ def checked(
     if not kind.is_bias:
         shape = _layer_shape(file, base, slot, kind, tensors, shapes)
     _check_rows(file, slot, shape, next((shapes[role] for role in BIASES if role in shapes), None))
-    return Module(file, base, scales, spelled, slot, kind, tensors, shapes, shape)
+    return Module(file, base, scales, module, slot, kind, tensors, shapes, shape)
 
 
 def _check_roles(file: TensorFile, slot: Slot, kind: Kind, tensors: Mapping[str, str]) -> None:
@@ -127,7 +127,10 @@ def _stranger(path: Path, base: Path, slot: Slot, problem: str, layer: tuple[int
 def _made_shape(
     kind: Kind, shapes: Shapes, numbers: Mapping[str, torch.Tensor], layer: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """Of what the formulas make of tensors without values, and of a base weight of shape `layer`. Raises _MISFITS."""
+    """The shape of what the formulas make of tensors without values, and of a base weight of shape `layer`.
+
+    Raises _MISFITS.
+    """
     tensors = {role: torch.empty(shape, dtype=torch.float64, device="meta") for role, shape in shapes.items()}
     tensors |= numbers
     base = None if layer is None else torch.empty(layer, dtype=torch.float64, device="meta")

@@ -18,7 +18,7 @@ from .base import Base
 from .formulas import MAGNITUDES, decomposed
 from .kinds import LORA, SCALARS, Kind, Shapes, is_decomposed
 from .peft_scale import PeftScales
-from .slot import Slot, swapped
+from .slot import BIAS, Slot, swapped
 from .tensor_file import TensorFile
 
 DAMAGED = "the file is damaged: download or save it again"
@@ -32,8 +32,8 @@ _HUGE = 1e18
 class Module:
     """A module whose names and shapes are checked: see checks.py.
 
-    spelled
-        Its name as the file spells it.
+    name
+        What the file calls it.
     tensors
         Role -> name of the tensor in the file.
     shapes
@@ -45,7 +45,7 @@ class Module:
     file: TensorFile
     base: Base | None
     scales: PeftScales
-    spelled: str
+    name: str
     slot: Slot
     kind: Kind
     tensors: Mapping[str, str]
@@ -58,17 +58,17 @@ class Module:
 
     @property
     def key(self) -> ModuleKey:
-        """Of the weight's delta."""
+        """The key of the weight's delta."""
         assert self.layer_shape is not None
         return ModuleKey(self.slot.layer, self.slot.part, self.slot.rows(self.layer_shape))
 
     @property
     def bias_key(self) -> ModuleKey | None:
-        """Of the bias's delta, None if the module has none."""
+        """The key of the bias's delta, None if the module has none."""
         shape = next((self.shapes[role] for role in BIASES if role in self.shapes), None)
         if shape is None:
             return None
-        return ModuleKey(f"{self.slot.layer}.bias", self.slot.part, self.slot.rows(shape))
+        return ModuleKey(self.slot.layer + BIAS, self.slot.part, self.slot.rows(shape))
 
     def delta(self) -> Delta:
         """Read the weight's delta. Raises FileError."""
@@ -138,7 +138,7 @@ class Module:
             return float(tensors["alpha"]) / rank
         if "alpha" in tensors or not self.kind.peft:
             return 1.0
-        return self.scales.of(self.spelled, rank)
+        return self.scales.of(self.name, rank)
 
 
 def refusal(file: TensorFile, slot: Slot, problem: str) -> FileError:

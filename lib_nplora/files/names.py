@@ -101,13 +101,13 @@ def refused_kind(tensor: str) -> str | None:
     return next((kind for pattern, kind in _REFUSED if re.search(pattern, tensor)), None)
 
 
-def slot(module: str) -> Slot | None:
+def slot_of(module: str) -> Slot | None:
     """The slot of a module as files spell it; None if it belongs to no diffusion model and no text encoder."""
     of_models = ((_bare(pattern), models.PREFIX) for pattern in models.bare())
     for pattern, prefix in (*_PREFIXES, *of_models, *_PREFIXES_OF_BARE_TEXT):
         if match := re.match(pattern, module):
             rest = module[match.end() :].replace(".", "_")
-            return models.slot(rest) if prefix == models.PREFIX else text_encoders.slot(rest, prefix)
+            return models.slot_of(rest) if prefix == models.PREFIX else text_encoders.slot_of(rest, prefix)
     return None
 
 

@@ -14,7 +14,7 @@ from . import names
 from .base import Base
 from .checks import checked
 from .hashing import sha256
-from .models import Family, detect
+from .models import Family, detect, labels
 from .module import Module
 from .peft_scale import read_scales
 from .slot import Slot
@@ -26,7 +26,7 @@ class LoraFile:
     """A LoRA file whose names and shapes are checked; its values are read when weights.deltas is asked for them.
 
     sha256
-        Of the file. weights.digest is the same unless deltas depend on a checkpoint.
+        The file's. weights.digest is the same unless deltas depend on a checkpoint.
     family
         The model family it is made for, None if nothing tells.
     metadata
@@ -56,7 +56,7 @@ def read_lora(path: Path, base: Base | Path | None = None) -> LoraFile:
     digest = whole = sha256(path)
     if base and any(module.needs_base for module in modules):
         digest = f"{whole}+{base.digest}"
-    family = detect(widths, [module.spelled for module in modules])
+    family = detect(widths, [module.name for module in modules])
     return LoraFile(path, whole, LoraWeights(path.stem, digest, DeltaMap({}, made), unmatched), family, file.metadata)
 
 
@@ -77,13 +77,13 @@ def _modules(file: TensorFile, base: Base | None) -> Iterator[Module]:
     """The file's modules, in its order, checked. Raises FileError."""
     scales = read_scales(file.path, file.metadata)
     found: dict[Slot, dict[str, str]] = {}
-    spelled: dict[Slot, str] = {}
+    modules: dict[Slot, str] = {}
     for tensor, (name, role) in _split(file).items():
-        slot = names.slot(name)
+        slot = names.slot_of(name)
         if slot is None:
             raise FileError(
                 f"'{file.path.name}' holds layer {name}, which is in no UNet, transformer or text encoder of "
-                "SD 1, SD 2, SDXL, Flux or SD 3: only LoRAs for these can be fused"
+                f"{labels('or')}: only LoRAs for these can be fused"
             )
         tensors = found.setdefault(slot, {})
         if role in tensors:
@@ -93,9 +93,9 @@ def _modules(file: TensorFile, base: Base | None) -> Iterator[Module]:
             )
         tensors[role] = tensor
         if role != "alpha":
-            spelled[slot] = name
+            modules[slot] = name
     for slot, tensors in found.items():
-        yield checked(file, base, scales, spelled.get(slot, ""), slot, tensors)
+        yield checked(file, base, scales, modules.get(slot, ""), slot, tensors)
 
 
 _TELLING = frozenset({"up", "down", "diff", "norm", "set", "bias", "oft_blocks", "oft_diag", "on_input"})

@@ -16,7 +16,7 @@ class Slot:
 
     layer
         The layer's canonical name: see names.py.
-    slots
+    slices
         (first, behind the last) of the equal slices of a fused layer (q, k, v and, of unequal size, mlp) that the
         module holds; None for the whole layer.
     swapped
@@ -25,7 +25,7 @@ class Slot:
     """
 
     layer: str
-    slots: tuple[int, int] | None = None
+    slices: tuple[int, int] | None = None
     swapped: bool = False
 
     @property
@@ -34,13 +34,13 @@ class Slot:
 
     @property
     def has_mlp(self) -> bool:
-        return self.slots is not None and self.slots[1] == MLP + 1
+        return self.slices is not None and self.slices[1] == MLP + 1
 
     def rows(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
         """(start, stop) in the layer of a weight or bias of this shape. Raises ValueError if it cannot be there."""
-        if self.slots is None:
+        if self.slices is None:
             return None
-        first, last = self.slots
+        first, last = self.slices
         width = shape[1] if len(shape) > 1 else shape[0] // (MLP_RATIO if self.has_mlp else last - first)
         start = first * width
         if not self.has_mlp and shape[0] != (last - first) * width:
@@ -52,8 +52,11 @@ class Slot:
         return self.swapped and (len(shape) == 1 or shape[0] == 2 * shape[1])
 
 
+BIAS = ".bias"
+"""How the name of a bias's delta ends, after its layer's."""
+
 MLP = 3
-"""The slot behind q, k and v."""
+"""The slice behind q, k and v."""
 MLP_RATIO = 4
 """Heights of q that mlp has."""
 

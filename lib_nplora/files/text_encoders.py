@@ -24,7 +24,7 @@ _TEXT_MODEL = (
 )
 
 
-def slot(rest: str, prefix: str) -> Slot:
+def slot_of(rest: str, prefix: str) -> Slot:
     """The slot of a layer named `rest`, dots already underscores, of the text encoder that `prefix` stands for."""
     if prefix == "lora_te2_" and rest.startswith("encoder_block_"):
         prefix = "lora_te3_"

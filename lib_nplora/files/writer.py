@@ -16,11 +16,11 @@ from ..maths.delta import Delta
 from ..maths.lowrank import LowRankDelta
 from .atomic import replacing
 from .hashing import kohya_hashes
-from .models import Family, Spelling, to_write
+from .models import Family, Spelling, labels, to_write
 from .peft_scale import COMPONENTS
+from .slot import BIAS
 
-BIAS = ".bias"
-"""How the name of a bias's delta ends."""
+_WHOSE = {"kohya": "kohya's", "diffusers": "diffusers'"}
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -31,27 +31,29 @@ def write_lora(
     dtype: str,
     family: Family | None,
     metadata: Mapping[str, str],
-    spelled: Spelling | None = None,
+    spelling: Spelling | None = None,
     still_free: Callable[[], object] | None = None,
 ) -> None:
     """Write `layers`, whose keys are canonical names.
 
-    Factors become LoRA modules: of a UNet in kohya's spelling unless `spelled` otherwise, with one alpha, the highest
-    rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; of Flux and SD 3 in
-    diffusers' spelling. Other deltas become `.diff`, and those of biases `.diff_b`.
+    Factors become LoRA modules, in the usual spelling of the family unless `spelling` is another: in kohya's with one
+    alpha, the highest rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; in
+    diffusers' with none. Other deltas become `.diff`, and those of biases `.diff_b`.
     `dtype` is a name from DTYPES, `metadata` is added to what kohya's scripts write. The file appears once it is
     complete, or not at all; `still_free` is asked right before. Raises FileError, and whatever `layers` and
     `still_free` raise.
     """
     with replacing(path) as part:
         held = dict(layers)
-        names = to_write([str(key.name) for key in held], family).entries
-        usual, *_ = names
-        spelling = spelled or usual
-        if spelling not in names:
-            raise FileError("LoRAs for Flux and SD 3 are written in diffusers' spelling only: choose that")
+        written = to_write([str(key.name) for key in held], family)
+        spelling = spelling or written.usual_spelling
+        if spelling not in written.entries:
+            raise FileError(
+                f"LoRAs for {labels('and', lacking=spelling)} are written in {_WHOSE[written.usual_spelling]} spelling "
+                "only: choose that"
+            )
         in_peft = spelling == "diffusers"
-        entries = names[spelling](held)
+        entries = written.entries[spelling](held)
         ranks = {name: delta.rank for name, delta in entries.items() if isinstance(delta, LowRankDelta)}
         alpha = None if in_peft else max(ranks.values(), default=0)
         tensors: dict[str, Tensor] = {}

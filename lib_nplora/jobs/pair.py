@@ -134,7 +134,7 @@ def fuse_files(
     )
     summary = read.job.summary(fused)
     remarks = read.job.remarks(summary, None, removal_told=True)
-    usual = next(iter(to_write([str(key.name) for key in summary.layers], family).entries))
+    usual = to_write([str(key.name) for key in summary.layers], family).usual_spelling
     if saving.spelled == "diffusers" != usual:
         remarks.append(ONLY_DIFFUSERS)
     return FileFusion(summary, tuple(remarks), read.job.merges_plainly(summary), sizing)

@@ -22,7 +22,7 @@ def saved(folder: Path, **tensors: torch.Tensor) -> Base:
 
 
 def place(module: str) -> Slot:
-    found = names.slot(module)
+    found = names.slot_of(module)
     assert found is not None
     return found
 

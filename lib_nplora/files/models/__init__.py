@@ -20,9 +20,10 @@ __all__ = [
     "detect",
     "families",
     "kernel",
+    "labels",
     "register",
-    "slices",
-    "slot",
+    "slice_count",
+    "slot_of",
     "to_write",
 ]
 
@@ -36,13 +37,26 @@ def families() -> tuple[Family, ...]:
 def register(family: Family) -> Callable[[], None]:
     """Add a family. Returns the undo."""
     _FAMILIES.append(family)
-    slot.cache_clear()
+    slot_of.cache_clear()
 
     def undo() -> None:
         _FAMILIES.remove(family)
-        slot.cache_clear()
+        slot_of.cache_clear()
 
     return undo
+
+
+def labels(joined_by: str, lacking: Spelling | None = None) -> str:
+    """The families in words: `SD 1, SD 2 or Flux`. Those that are usually written in kohya's spelling come first.
+
+    joined_by
+        The word before the last of them.
+    lacking
+        A spelling in which they cannot be written; None for all families.
+    """
+    known = sorted(_FAMILIES, key=lambda family: family.usual_spelling != "kohya")
+    *words, last = [family.label for family in known if lacking is None or lacking not in family.entries]
+    return f"{', '.join(words)} {joined_by} {last}" if words else last
 
 
 def bare() -> list[str]:
@@ -51,9 +65,9 @@ def bare() -> list[str]:
 
 
 @lru_cache(maxsize=1 << 14)
-def slot(rest: str) -> Slot | None:
+def slot_of(rest: str) -> Slot | None:
     """The slot of a layer of a diffusion model, its name without prefix, dots already underscores; None if unknown."""
-    return next((found for family in _FAMILIES if (found := family.slot(rest))), None)
+    return next((found for family in _FAMILIES if (found := family.slot_of(rest))), None)
 
 
 def kernel(layer: str) -> tuple[int, ...]:
@@ -61,9 +75,9 @@ def kernel(layer: str) -> tuple[int, ...]:
     return next((found for family in _FAMILIES if (found := family.kernel(layer))), ())
 
 
-def slices(layer: str) -> int:
+def slice_count(layer: str) -> int:
     """In how many slices files may hold the layer of this canonical name; 0 for none."""
-    return max((family.slices(layer) for family in _FAMILIES), default=0)
+    return max((family.slice_count(layer) for family in _FAMILIES), default=0)
 
 
 def detect(widths: Widths, names: Iterable[str] = ()) -> Family | None:
@@ -75,13 +89,15 @@ def detect(widths: Widths, names: Iterable[str] = ()) -> Family | None:
         Those of the modules, as the file has them.
     """
     text = "\n".join(names)
-    surest = max(_FAMILIES, key=lambda family: family.claims(widths, text), default=None)
-    return surest if surest and surest.claims(widths, text) else None
+    claims = [(family.claims(widths, text), family) for family in _FAMILIES]
+    claim, surest = max(claims, key=lambda pair: pair[0])
+    return surest if claim else None
 
 
 def to_write(layers: Collection[str], family: Family | None) -> Family:
-    """The family as which these layers are written: the one that is known, or one that has such layers."""
-    return family or next((one for one in _FAMILIES if any(map(one.has, layers))), _USUAL)
+    """The family as which these layers are written: the one that is known, or the one that has most of them."""
+    most = family or max(_FAMILIES, key=lambda one: sum(map(one.has, layers)))
+    return most if family or any(map(most.has, layers)) else _USUAL
 
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):

@@ -37,7 +37,7 @@ class Family:
         What its model consists of, for strengths by block.
     bare
         Patterns of how the names of its diffusion model's layers start where a file gives them no prefix.
-    slot
+    slot_of
         Name of a layer of the diffusion model without prefix, dots already underscores -> its slot; None if the model
         has no such layer.
     claims
@@ -48,7 +48,7 @@ class Family:
         What is written under which names, by spelling; the first is the usual one.
     kernel
         Canonical name -> the kernel of a layer that is a convolution, () for others.
-    slices
+    slice_count
         Canonical name -> how many slices files may hold the layer in, 0 for none.
     """
 
@@ -56,9 +56,13 @@ class Family:
     metadata: Mapping[str, str]
     blocks: tuple[Block, ...]
     bare: tuple[str, ...]
-    slot: Callable[[str], Slot | None]
+    slot_of: Callable[[str], Slot | None]
     claims: Callable[[Widths, str], float]
     entries: Mapping[Spelling, Entries]
     has: Callable[[str], bool] = lambda layer: False
     kernel: Callable[[str], tuple[int, ...]] = lambda layer: ()
-    slices: Callable[[str], int] = lambda layer: 0
+    slice_count: Callable[[str], int] = lambda layer: 0
+
+    @property
+    def usual_spelling(self) -> Spelling:
+        return next(iter(self.entries))

@@ -78,7 +78,7 @@ FAMILY = family(
     {"ss_base_model_version": "flux1", "ss_v2": "False"},
     _NAMES,
     own=r"(double|single)_blocks[._]\d|single_transformer_blocks[._]\d|guidance_embedder",
-    widths=(3072,),
+    hidden=(3072,),
     blocks=(
         *(Block("te", 1), Block("te", 3), Block("in"), Block("out")),
         *(Block("double", number) for number in range(19)),

@@ -59,7 +59,7 @@ FAMILY = family(
     {"ss_base_model_version": "sd3", "ss_v2": "False"},
     _NAMES,
     own=r"joint_blocks[._]\d|attn2[._]to_[qkv]|pos_embed[._]proj",
-    widths=(1536, 2432),
+    hidden=(1536, 2432),
     blocks=(
         *(Block("te", number) for number in (1, 2, 3)),
         *(Block("in"), Block("out")),

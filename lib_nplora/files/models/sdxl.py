@@ -19,7 +19,7 @@ _SDXL = unets.family(
 
 
 def _claims(widths: Widths, names: str) -> float:
-    """Of the UNets, only this one has a second text encoder: that tells where no layer reads the text."""
+    """A second text encoder tells where no layer reads the text: no other model with a UNet has one."""
     if any(re.search(r"_attn2_to_[kv]$", name) for name in widths):
         return _SDXL.claims(widths, names)
     unet = [name for name in widths if name.startswith(PREFIX)]

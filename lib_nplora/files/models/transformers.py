@@ -20,17 +20,17 @@ from ...layers.key import ModuleKey
 from ...maths.delta import Delta
 from ...maths.dense import DenseDelta
 from .. import text_encoders
-from ..slot import MLP, MLP_RATIO, Slot, swapped
+from ..slot import BIAS, MLP, MLP_RATIO, Slot, swapped
 from .family import PREFIX, Family, Widths
 
 BARE = ("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embedder", "norm_out", "proj_out")
 """How diffusers' names start that have no prefix."""
 
-BIAS = ".bias"
-"""How the name of a bias's delta ends."""
+_T5 = "lora_te3_"
+"""Canonical names of a T5's layers start so; no model with a UNet reads its text."""
 
-Slots = tuple[int, int]
-_Tails = Mapping[str, tuple[str, "Slots | None"]]
+Slices = tuple[int, int]
+_Tails = Mapping[str, tuple[str, "Slices | None"]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Blocks:
     fused
         Of the layers that diffusers has in slices: fused name -> the slices, in the order of their rows.
     others
-        Further names of theirs, underscores for dots -> (our name likewise, slots).
+        Further names of theirs, underscores for dots -> (our name likewise, slices).
     """
 
     theirs: str
@@ -74,7 +74,7 @@ class Names:
 
     @cached_property
     def _by_block(self) -> dict[str, tuple[str, _Tails]]:
-        """Blocks as files call them -> as diffusers does, and their layers: canonical tail, slots."""
+        """Blocks as files call them -> as diffusers does, and their layers: canonical tail, slices."""
         theirs = {one.theirs: (one.ours, {**_whole(one.tails), **one.others}) for one in self.blocks}
         return {**theirs, **{one.ours: (one.ours, _slices(one.fused)) for one in self.blocks}}
 
@@ -90,21 +90,16 @@ class Names:
     def _fused(self) -> dict[str, tuple[str, ...]]:
         return {name: slices for one in self.blocks for name, slices in one.fused.items()}
 
-    def has(self, layer: str) -> bool:
-        """Whether a layer of this canonical name is such a model's, or a T5's, which such models read."""
-        ours = (*(f"{one.ours}_" for one in self.blocks), *map(_flat, self.singles.values()))
-        return layer.startswith(("lora_te3_", *(f"{PREFIX}{name}" for name in ours)))
-
-    def slot(self, rest: str) -> Slot | None:
+    def slot_of(self, rest: str) -> Slot | None:
         """The slot of a layer named `rest`, dots already underscores; None if the model has no such layer."""
         if rest.endswith("_norm_scale"):
             rest = rest.removesuffix("_scale")
         if match := re.fullmatch(rf"({'|'.join(self._by_block)})_(\d+)_(.+)", rest):
             block, tails = self._by_block[match[1]]
-            tail, slots = tails.get(match[3], (match[3], None))
+            tail, slices = tails.get(match[3], (match[3], None))
             if tail not in self._dotted_tails:
                 return None
-            return Slot(f"{PREFIX}{block}_{match[2]}_{tail}", slots, match[3] in self.swapped)
+            return Slot(f"{PREFIX}{block}_{match[2]}_{tail}", slices, match[3] in self.swapped)
         singles = _whole(self.singles)
         if rest in singles:
             return Slot(f"{PREFIX}{singles[rest][0]}", None, rest in self.swapped)
@@ -120,7 +115,7 @@ class Names:
             return self._dotted_singles[rest]
         raise FileError(f"layer {layer} is of no model that can be written: use LoRAs for Flux or SD 3")
 
-    def slices(self, layer: str) -> int:
+    def slice_count(self, layer: str) -> int:
         """In how many slices files may hold the layer of this canonical name; 0 for none."""
         match = re.fullmatch(r"\w*?blocks_\d+_(.+)", layer.removeprefix(PREFIX))
         return len(self._fused.get(self._dotted_tails.get(match[1], ""), ())) if match else 0
@@ -143,8 +138,8 @@ class Names:
             yield f"transformer.{name}", delta
             return
         end, width = first, delta.shape[1]
-        for slot, piece in enumerate(self._fused[fused]):
-            start, stop = slot * width, behind if slot == MLP else (slot + 1) * width
+        for number, piece in enumerate(self._fused[fused]):
+            start, stop = number * width, behind if number == MLP else (number + 1) * width
             if first <= start < stop <= behind:
                 yield f"transformer.{name.removesuffix(fused)}{piece}", delta.rows(start - first, stop - first)
                 end = stop
@@ -159,7 +154,7 @@ def family(
     metadata: Mapping[str, str],
     names: Names,
     own: str,
-    widths: tuple[int, ...],
+    hidden: tuple[int, ...],
     blocks: tuple[Block, ...],
     bare: tuple[str, ...],
 ) -> Family:
@@ -167,30 +162,34 @@ def family(
 
     own
         Pattern of names of modules that only files of this family have.
-    widths
-        Of the hidden states.
+    hidden
+        Possible widths of the hidden states.
     bare
         How the first authors' names start that have no prefix.
     """
 
-    def claims(found: Widths, spelled: str) -> float:
-        if not any(map(names.has, found)):
+    def has(layer: str) -> bool:
+        rest = layer.removeprefix(PREFIX).removesuffix(BIAS)
+        return layer.startswith(_T5) or (layer.startswith(PREFIX) and names.slot_of(rest) is not None)
+
+    def claims(widths: Widths, text: str) -> float:
+        if not any(map(has, widths)):
             return 0
-        if re.search(own, spelled):
+        if re.search(own, text):
             return 2
-        inner = {width for name, width in found.items() if re.search(r"_attn_(add_)?qkv$", name)}
-        return float(bool(inner) and inner <= set(widths))
+        inner = {width for name, width in widths.items() if names.slice_count(name)}
+        return float(bool(inner) and inner <= set(hidden))
 
     return Family(
         label,
         metadata,
         blocks,
         bare=(*BARE, *bare),
-        slot=names.slot,
+        slot_of=names.slot_of,
         claims=claims,
-        has=names.has,
+        has=has,
         entries={"diffusers": partial(_entries, names)},
-        slices=names.slices,
+        slice_count=names.slice_count,
     )
 
 
@@ -211,20 +210,20 @@ def _entries(names: Names, layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta
             found.update(names.pieces(key, delta))
     for name, parts in biases.items():
         layer = name.removesuffix(BIAS)
-        whole = _joined(name, parts, names.slices(layer))
+        whole = _joined(name, parts, names.slice_count(layer))
         if layer.endswith("norm_out_linear"):
             whole = swapped(whole)
         found[f"diffusion_model.{names.first(names.in_diffusers(layer))}{BIAS}"] = whole
     return found
 
 
-def _joined(name: str, parts: list[tuple[ModuleKey, Delta]], slices: int) -> Delta:
+def _joined(name: str, parts: list[tuple[ModuleKey, Delta]], count: int) -> Delta:
     """One bias of its slices, in the order of their rows."""
     if parts[0][0].rows is None:
         return parts[0][1]
     parts = sorted(parts, key=lambda part: part[0].rows or (0, 0))
     rows = [key.rows or (0, 0) for key, _ in parts]
-    height = min(stop - start for start, stop in rows) * (slices if slices <= MLP else MLP + MLP_RATIO)
+    height = min(stop - start for start, stop in rows) * (count if count <= MLP else MLP + MLP_RATIO)
     if [start for start, _ in rows] + [height] != [0] + [stop for _, stop in rows]:
         raise FileError(f"{name} is changed in some of its slices only, which no host can read: leave biases out")
     return DenseDelta(torch.cat([delta.dense() for _, delta in parts]), (height,))
@@ -234,13 +233,13 @@ def _flat(dotted: str) -> str:
     return dotted.replace(".", "_")
 
 
-def _whole(table: Mapping[str, str]) -> dict[str, tuple[str, Slots | None]]:
+def _whole(table: Mapping[str, str]) -> dict[str, tuple[str, Slices | None]]:
     return {_flat(name): (_flat(ours), None) for name, ours in table.items()}
 
 
-def _slices(table: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, Slots | None]]:
+def _slices(table: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, Slices | None]]:
     return {
-        _flat(name): (_flat(fused), (slot, slot + 1))
+        _flat(name): (_flat(fused), (number, number + 1))
         for fused, names in table.items()
-        for slot, name in enumerate(names)
+        for number, name in enumerate(names)
     }

@@ -62,7 +62,7 @@ _WORDS = (
 """Parts of a name in diffusers that hold an underscore, written with dots."""
 
 
-def slot(rest: str) -> Slot | None:
+def slot_of(rest: str) -> Slot | None:
     """The slot of a layer named `rest`, dots already underscores; None if the layer is in no such UNet."""
     for wrong, right in _REWRITES:
         rest = re.sub(wrong, right, rest)
@@ -125,7 +125,7 @@ def family(label: str, te_prefix: str, metadata: Mapping[str, str], context: int
             *(Block(label, number) for label in ("in", "out") for number in range(inputs)),
         ),
         bare=BARE,
-        slot=slot,
+        slot_of=slot_of,
         claims=claims,
         kernel=kernel,
         entries={"kohya": partial(_in_kohya, te_prefix), "diffusers": _in_diffusers},
