@@ -55,7 +55,9 @@ def join(parts: Parts) -> None:
     for role in ROLES:
         by_block_line.join(parts, by_block(role), parts[_weight(role)], "1")
     swapped = [parts[name] for name in of_both_roles()]
-    parts["swap"].click(None, _js="(...v) => v.map((_, i) => v[i ^ 1])", inputs=swapped, outputs=swapped)
+    # Gradio hands the outputs' values over after the inputs'.
+    js = f"(...values) => values.slice(0, {len(swapped)}).map((_, i) => values[i ^ 1])"
+    parts["swap"].click(None, _js=js, inputs=swapped, outputs=swapped)
     parts["role_set"].click(
         _take_role,
         inputs=[parts["role"], parts["content"], parts["style"]],
