@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CONTENT, _STYLE = "#0072b2", "#e69f00"
-"""Of Okabe and Ito's colours, which the colour-blind tell apart."""
+"""Two of Okabe and Ito's colours, which the colour-blind tell apart."""
 
 _MOST_ROWS_WITH_NUMBERS = 30
 _GREATEST_MU = 5

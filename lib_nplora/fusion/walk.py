@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from ..methods.bases import CONTENT_INPUT, STYLE_INPUT
 from ..methods.layer import Layer, Need, Share, Side
 from ..methods.method import LeftOut, Sum, Turns, added_up
 from ..methods.parameter import Values
-from ..methods.selection import Contest, Schedule
+from ..methods.selection import Contest
 from ..request.request import FusionRequest, Source
 from .fused import FusedLora
 from .interference import Interference, interference
@@ -108,14 +108,8 @@ def fuse(
             {layer.key: layer.report for layer in fused}, sum(len(lora.unmatched) for lora in (*contents, *styles))
         ),
         {layer.key: layer.rival for layer in fused if layer.rival is not None},
-        schedule_of(request, {layer.key: layer.contest for layer in fused if layer.contest}),
+        request.method.schedule(request.values, {layer.key: layer.contest for layer in fused if layer.contest}),
     )
-
-
-def schedule_of(request: FusionRequest, contests: Mapping[ModuleKey, Contest]) -> Schedule | None:
-    """Who wins the layers that take turns when; None if there are none."""
-    rule = request.method.rule
-    return Schedule(contests, rule(request.values)) if rule and contests else None
 
 
 def _slices(loras: Sequence[LoraWeights]) -> dict[ModuleKey, list[ModuleKey]]:

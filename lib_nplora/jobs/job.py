@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..errors import MismatchError, Remedy, Surface, sentence
 from ..fusion.fused import FusedLora
 from ..fusion.outcome import Summary
-from ..fusion.walk import FusedLayer, fingerprint, fuse, fuse_layers, layers, schedule_of
+from ..fusion.walk import FusedLayer, fingerprint, fuse, fuse_layers, layers
 from ..layers.block import Block
 from ..layers.by_block import check_blocks
 from ..layers.weights import LoraWeights
@@ -136,7 +136,8 @@ class Job:
 
     def schedule(self, fused: Sequence[FusedLayer]) -> Schedule | None:
         """Who wins the contested layers of a walk when; None if there are none. Raises RequestError."""
-        return schedule_of(self.request, {layer.key: layer.contest for layer in fused if layer.contest})
+        contests = {layer.key: layer.contest for layer in fused if layer.contest}
+        return self.request.method.schedule(self.request.values, contests)
 
     def remarks(self, summary: Summary, schedule: Schedule | None, removal_told: bool = False) -> list[Remark]:
         """What the user might not expect of these LoRAs, of this request, and of what came of them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
@@ -11,7 +11,7 @@ from ..maths.delta import Delta
 from ..maths.rank_rule import RankRule
 from .layer import Layer, Need
 from .parameter import Parameter, Values
-from .selection import Contest, Rule
+from .selection import Contest, Rule, Schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +147,10 @@ class Method:
     @property
     def changes_with_steps(self) -> bool:
         return self.rule is not None
+
+    def schedule(self, values: Values, contests: Mapping[Any, Contest]) -> Schedule | None:
+        """Who wins the layers that take turns when, by what both sides weigh there; None if there are none."""
+        return Schedule(contests, self.rule(values)) if self.rule and contests else None
 
     @property
     def takes_lone_layers(self) -> bool:

@@ -116,7 +116,7 @@ class Values:
     """The parameters of a method, each with the value that counts."""
 
     held: Mapping[str, Any]
-    """By name; of strengths, those of all blocks."""
+    """Name -> value; a strength's has those of all blocks."""
     block: Block | None = None
     """Where in the model they count; None for the usual ones."""
 

@@ -39,7 +39,7 @@ class Importance:
     nbytes = 64
 
     def scaled(self, weight: float) -> Importance:
-        """Of weight * delta."""
+        """What weight * delta weighs."""
         return Importance(abs(weight) * self.top, abs(weight) * self.total)
 
 
@@ -81,14 +81,14 @@ class Schedule:
         return content / style if style else 1.0
 
     def winners(self, step: int, steps: int) -> dict[Any, Winner]:
-        """By layer, at this step of so many."""
+        """The winner of each layer at this step of so many."""
         return {
             layer: "content" if self.rule(contest, self.gamma, step, steps) else "style"
             for layer, contest in self.contests.items()
         }
 
     def letters(self, steps: int) -> dict[Any, str]:
-        """By layer, a letter for each step: c or s."""
+        """For each layer a letter for each step, c or s."""
         by_step = [self.winners(step, steps) for step in range(steps)]
         return {layer: "".join(winners[layer][0] for winners in by_step) for layer in self.contests}
 

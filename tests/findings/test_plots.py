@@ -15,7 +15,6 @@ import pytest
 from lib_nplora.command_line.main import main
 from lib_nplora.findings.plots import figure, png
 from lib_nplora.fusion.outcome import Summary
-from lib_nplora.fusion.walk import schedule_of
 from lib_nplora.jobs.pair import FileFusion
 from lib_nplora.layers.block import Block
 from lib_nplora.layers.key import ModuleKey
@@ -79,7 +78,8 @@ def test_other_methods_have_no_mark():
 
 def test_the_schedule_has_layers_across_and_steps_down():
     contests = {UP: Contest(Importance(1, 1), Importance(1, 1)), DOWN: Contest(Importance(9, 9), Importance(1, 9))}
-    schedule = schedule_of(request(method="klora"), contests)
+    asked = request(method="klora")
+    schedule = asked.method.schedule(asked.values, contests)
     letters = schedule.letters(6)
     assert letters[UP] != letters[DOWN]
     axes = axes_of(figure(fusion(schedule=schedule), request(method="klora"), 6))["Who wins"]
