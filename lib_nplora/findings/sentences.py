@@ -136,13 +136,19 @@ def projects(request: FusionRequest) -> bool:
 
 def strength_of(request: FusionRequest) -> float:
     """The mu that counts where there is no exception by block; if the method has none, that of the usual method."""
-    asked = request if projects(request) else replace(request, method=usual())
+    asked = _projecting(request)
     assert asked.method.projects_by is not None
     return asked.method.projects_by(asked.values)
 
 
+def _projecting(request: FusionRequest) -> FusionRequest:
+    """The request, with the usual method if its own does not project."""
+    return request if projects(request) else replace(request, method=usual())
+
+
 def _mu(request: FusionRequest) -> str:
-    by_block = any(isinstance(value, ByBlock) and value.exceptions for _, value in request.given)
+    read = _projecting(request).values.held.values()
+    by_block = any(isinstance(value, ByBlock) and value.exceptions for value in read)
     return format_number(strength_of(request)) + (" (by block others)" if by_block else "")
 
 

@@ -76,11 +76,6 @@ class Summary:
         return Outcome.FUSED in self._outcomes
 
     @property
-    def only_added(self) -> bool:
-        """Whether layers are added, and none of them is one that both sides hold."""
-        return bool(self._outcomes - {Outcome.LEFT_OUT}) and not self.any_fused
-
-    @property
     def as_asked(self) -> bool:
         """Whether everything that both sides hold was fused, and only one side, if any, has layers of its own.
 

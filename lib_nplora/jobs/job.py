@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..errors import MismatchError, Remedy, Surface, sentence
 from ..fusion.fused import FusedLora
-from ..fusion.outcome import Summary
+from ..fusion.outcome import Outcome, Summary
 from ..fusion.walk import FusedLayer, fingerprint, fuse, fuse_layers, layers
 from ..layers.block import Block
 from ..layers.by_block import check_blocks
@@ -161,8 +161,10 @@ class Job:
         )
 
     def merges_plainly(self, summary: Summary) -> bool:
-        """Whether the LoRAs are added up for want of anything to fuse."""
-        return summary.only_added and not self.request.method.takes_lone_layers
+        """Whether the LoRAs are added up for want of anything to fuse: not if there is some that was not asked for."""
+        contents, styles = ({key.layer for lora in side for key in lora.deltas} for side in self._sides)
+        left_out = {key.layer for key, layer in summary.layers.items() if layer.outcome is Outcome.LEFT_OUT}
+        return not (summary.any_fused or self.request.method.takes_lone_layers or left_out & contents & styles)
 
     @property
     def _loras(self) -> Sequence[LoadedLora]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import cycle
 from statistics import median
 from time import perf_counter
@@ -26,7 +25,7 @@ from .arguments import parser
 from .sdxl import random_lora
 
 REQUEST = FusionRequest.of((Source("content"),), (Source("style"),))
-OTHER_MU = replace(REQUEST, mu=2.0)
+OTHER_MU = REQUEST.with_values(mu=2.0)
 
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from .arguments import parser
 from .sdxl import random_lora
 
 DIRECT = FusionRequest.of((Source("content"),), (Source("style"),), method="direct")
-KLORA = replace(DIRECT, method="klora")
+KLORA = DIRECT.with_method("klora")
 LIGHTER = replace(KLORA, contents=(Source("content", 0.8, 0.8),))
 SHAPES = ((640, 640), (1280, 1280), (10240, 1280))
 

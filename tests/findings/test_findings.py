@@ -10,6 +10,8 @@ from lib_nplora.findings.sentences import Group, by_block, by_part, findings, re
 from lib_nplora.fusion.interference import Interference
 from lib_nplora.fusion.outcome import Summary
 from lib_nplora.jobs.pair import FileFusion
+from lib_nplora.layers.block import Block
+from lib_nplora.layers.by_block import ByBlock
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.rank_rule import RankRule
 from lib_nplora.methods.texts import HARD
@@ -77,6 +79,13 @@ def test_other_methods_are_told_what_np_would_do():
     text = said({DOWN: replace(ROW, removed=0.0)}, method="direct", mu=HARD)
     assert text.endswith("; method=direct does not look at that, np at mu = hard would remove 14 %.")
     assert "mu = hard removes 7.8 %" in said({DOWN: ROW}, method="hard", mu=0.5)
+
+
+def test_another_mu_in_some_blocks_is_told_where_it_counts():
+    by_block = ByBlock(0.5, ((Block("mid"), 2.0),))
+    assert "mu = 0.5 (by block others) removes 7.8 %" in said({DOWN: ROW}, mu=by_block)
+    assert "np at mu = 0.5 (by block others) would remove 7.8 %" in said({DOWN: ROW}, mu=by_block, method="klora")
+    assert "mu = hard removes 7.8 %" in said({DOWN: ROW}, mu=by_block, method="hard")
 
 
 def test_a_style_that_uses_nearly_all_directions():

@@ -124,6 +124,16 @@ def test_a_plain_merge_is_told_apart_from_what_a_method_leaves_out():
     assert not job(DOG, VANGOGH).merges_plainly(job(DOG, VANGOGH).fuse(ByteLru(0)).summary)
 
 
+def test_what_weighs_nothing_is_no_plain_merge():
+    """Unless there is nothing in common anyway."""
+    for pair, plainly in (
+        (job(lora("dog", KEY, OTHER), lora("vangogh", KEY), unet=0.0), False),
+        (job(DOG, VANGOGH, unet=0.0), False),
+        (job(lora("dog", KEY, OTHER), lora("vangogh", ModuleKey("third", "unet")), te=0.0), True),
+    ):
+        assert pair.merges_plainly(pair.fuse(ByteLru(0)).summary) == plainly
+
+
 def test_what_is_told_anyway_is_not_remarked_on():
     apart = replace(VANGOGH, weights=LoraWeights("vangogh", "", {KEY: LowRankDelta(torch.ones(8, 2), ends())}))
     (remark,) = told(job(DOG, apart))

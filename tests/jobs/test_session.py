@@ -10,6 +10,7 @@ import torch
 from lib_nplora.errors import HostError, NotFoundError, RequestError
 from lib_nplora.hosts import ShelfFile
 from lib_nplora.jobs.session import Asked, Session
+from lib_nplora.layers.block import Block
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.lowrank import LowRankDelta
@@ -33,6 +34,7 @@ class NotingHost:
         self.loaded = "model"
         self.stamps = {"dog": "dog 1", "vangogh": "vangogh 1", "same dog": "dog 1"}
         self.loads: list[str] = []
+        self.asked_for_blocks = 0
         self.applied: list[list[str]] = []
         self.swapped: list[tuple[str, str]] = []
         self.refuses = False
@@ -50,7 +52,8 @@ class NotingHost:
         return self.loaded
 
     def blocks(self):
-        return {key.place.block for key in self.keys}
+        self.asked_for_blocks += 1
+        return {Block("te", 1), Block("in", 1), Block("in", 2), Block("mid")}
 
     def resolve(self, name):
         if name not in self.stamps:
@@ -295,6 +298,8 @@ def refused(session: Session, host: NotingHost) -> None:
         ("method=switch:alpha=1", "alpha= has no effect with method=switch"),
         ("method=ties:seed=1", "seed= has no effect with method=ties"),
         ("method=direct:scope=all", "scope= has no effect with method=direct"),
+        ("0.1:method=direct", "mu= has no effect with method=direct"),
+        ("0.5,mid@2:k=4:method=klora", "mu=, k= has no effect with method=klora"),
     ],
 )
 def test_an_option_that_the_method_does_not_read_is_remarked_on(contested, tag, unread):
@@ -338,6 +343,26 @@ def test_what_a_method_cannot_do_is_a_problem_of_the_picture(contested, tag, why
     (problem,) = plan.problems
     assert why in problem
     assert not plan.honoured
+
+
+def test_a_block_that_the_model_lacks_is_a_problem_of_the_picture(session, host):
+    for tag, block in (
+        ("dog:vangogh:0.5,out@2", "out"),
+        ("dog:vangogh:c=1,in3@0", "in3"),
+        ("dog:vangogh:method=direct:s=te2@0", "te2"),
+    ):
+        (problem,) = session.prepare([asked(tag)]).problems
+        assert problem == f"NP-LoRA: <nplora:{tag}>: this model has no block {block}: it has te1, in1 to in2 and mid"
+    assert session.prepare([asked("dog:vangogh:0.5,in@2,mid@hard:c=1,in2@0:s=1,te1@0")]).honoured
+
+
+def test_the_model_is_asked_for_its_blocks_once(session, host):
+    for _ in range(2):
+        session.prepare([asked("dog:vangogh:0.5,in@2")])
+    assert host.asked_for_blocks == 1
+    host.loaded = "another model"
+    session.prepare([asked("dog:vangogh:0.5,in@2")])
+    assert host.asked_for_blocks == 2
 
 
 def test_settings_that_make_no_sense_are_refused_before_anything_is_read(contested):
