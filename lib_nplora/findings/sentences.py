@@ -149,7 +149,7 @@ def _projecting(request: FusionRequest) -> FusionRequest:
 def _mu(request: FusionRequest) -> str:
     read = _projecting(request).values.held.values()
     by_block = any(isinstance(value, ByBlock) and value.exceptions for value in read)
-    return format_number(strength_of(request)) + (" (by block others)" if by_block else "")
+    return format_number(strength_of(request)) + (" (others by block)" if by_block else "")
 
 
 def _reach(total: Group, request: FusionRequest) -> str:
