@@ -83,8 +83,8 @@ def test_other_methods_are_told_what_np_would_do():
 
 def test_another_mu_in_some_blocks_is_told_where_it_counts():
     by_block = ByBlock(0.5, ((Block("mid"), 2.0),))
-    assert "mu = 0.5 (by block others) removes 7.8 %" in said({DOWN: ROW}, mu=by_block)
-    assert "np at mu = 0.5 (by block others) would remove 7.8 %" in said({DOWN: ROW}, mu=by_block, method="klora")
+    assert "mu = 0.5 (others by block) removes 7.8 %" in said({DOWN: ROW}, mu=by_block)
+    assert "np at mu = 0.5 (others by block) would remove 7.8 %" in said({DOWN: ROW}, mu=by_block, method="klora")
     assert "mu = hard removes 7.8 %" in said({DOWN: ROW}, mu=by_block, method="hard")
 
 
