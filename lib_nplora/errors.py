@@ -4,10 +4,54 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Surface = Literal["command line", "API", "WebUI"]
+"""Where a sentence is read; in a WebUI that is the panel, or the comments of a picture."""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What a user can do about a problem, in the words of each surface.
+
+    webui
+        Empty if the API's words do.
+    """
+
+    command_line: str
+    api: str
+    webui: str = ""
+
+    def on(self, surface: Surface) -> str:
+        return {"command line": self.command_line, "API": self.api, "WebUI": self.webui or self.api}[surface]
+
+
+def sentence(problem: str, remedy: Remedy | None, surface: Surface) -> str:
+    """A problem and its remedy, in the words of the surface."""
+    return f"{problem}: {remedy.on(surface)}" if remedy else problem
 
 
 class NploraError(Exception):
-    """Something that the user can put right. str(error) says what was wrong, where, and what would work."""
+    """Something that the user can put right. It says what was wrong, where, and what would work.
+
+    problem
+        All of that; without what would work, if that depends on the surface.
+    remedy
+        What would work, if that depends on the surface.
+    str(error) is in the words of the command line.
+    """
+
+    def __init__(self, problem: str, remedy: Remedy | None = None) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.told("command line")
+
+    def told(self, surface: Surface) -> str:
+        return sentence(self.problem, self.remedy, surface)
 
 
 class RequestError(NploraError):

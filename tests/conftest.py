@@ -1,4 +1,4 @@
-"""Fixtures of the hosts' contract suite; each test module that runs it gives its own `driver`."""
+"""Fixtures that several folders of tests share; each module that runs the hosts' contract gives its own `driver`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from hypothesis import settings
 
+from .files import corpus
 from .hosts.contract import Loras
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """If tests run in several processes, those with a browser stay in one: two would starve each other."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="class")
@@ -25,3 +34,8 @@ def loras(driver) -> Loras:
 def plain(driver, loras) -> tuple[str, ...]:
     """Pixels of the prompt that all others add tags to."""
     return driver.generate("a cat").pixels
+
+
+@pytest.fixture(scope="session")
+def bad_files(tmp_path_factory) -> corpus.Corpus:
+    return corpus.generate(tmp_path_factory.mktemp("bad files"))

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+from . import reference
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,10 @@ class Factors:
     mid: Tensor | None = None
     alpha: float | None = None
 
-    def dense(self) -> Tensor:
-        """The delta weight in the layer's own shape, by the textbook: scale * up * mid * down."""
-        up, down = self.up.float().flatten(1), self.down.float()
-        scale = 1.0 if self.alpha is None else self.alpha / down.shape[0]
-        if self.mid is not None:
-            return scale * torch.einsum("nmij,on,mc->ocij", self.mid.float(), up, down.flatten(1))
-        return scale * torch.einsum("or,r...->o...", up, down)
+    def matrix(self) -> np.ndarray:
+        """The delta weight, float64."""
+        scale = 1.0 if self.alpha is None else self.alpha / self.down.shape[0]
+        return reference.dense(self.up, self.down, self.mid, scale)
 
 
 _ATTENTION = "attentions.0.transformer_blocks.0"

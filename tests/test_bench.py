@@ -3,8 +3,13 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
+import pytest
+
+from .bench import inspecting, matrices, schedule
 from .bench.sdxl import random_lora, shapes
 
 
@@ -33,29 +38,33 @@ def test_it_prints_its_ratio_last():
         assert any(text.startswith(line) for text in rest)
 
 
-def test_matrices_are_compared_with_adding_one_lora():
-    command = [sys.executable, "-m", "tests.bench.matrices", "--out", "64", "--in", "48", "--rounds", "1"]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
-    ratios = dict(line.split(": ") for line in done.stdout.splitlines()[1:])
+@pytest.fixture
+def printed(monkeypatch, capsys) -> Callable[..., list[str]]:
+    """Lines of a measurement that runs here."""
+
+    def printed(bench: ModuleType, arguments: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", [bench.__name__, *arguments.split()])
+        bench.main()
+        return capsys.readouterr().out.splitlines()
+
+    return printed
+
+
+def test_matrices_are_compared_with_adding_one_lora(printed):
+    lines = printed(matrices, "--out 64 --in 48 --rounds 1")
+    ratios = dict(line.split(": ") for line in lines[1:])
     assert ratios["added"] == "1.0 x added"
     assert ratios.keys() > {"factors sought", "decomposed from factors", "decomposed from a matrix", "projected"}
 
 
-def test_a_schedule_is_compared_with_a_plain_merge():
-    command = [sys.executable, "-m", "tests.bench.schedule", "--layers", "9", "--rank", "2", "--rounds", "1"]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
-    lines = dict(line.split(": ") for line in done.stdout.splitlines()[1:])
+def test_a_schedule_is_compared_with_a_plain_merge(printed):
+    lines = dict(line.split(": ") for line in printed(schedule, "--layers 9 --rank 2 --rounds 1")[1:])
     assert lines["direct"].endswith("s, 1.00 x direct")
     assert lines.keys() > {"klora, first", "klora, again", "1280 x 1280, 4 largest"}
 
 
-def test_inspecting_is_compared_with_fusing():
-    command = [sys.executable, "-m", "tests.bench.inspecting", "--layers", "6", "--rank", "2", "--rounds", "1"]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
-    *_, fuse, inspect, ratio = done.stdout.splitlines()
+def test_inspecting_is_compared_with_fusing(printed):
+    *_, fuse, inspect, ratio = printed(inspecting, "--layers 6 --rank 2 --rounds 1")
     assert fuse.startswith("fuse: ")
     assert inspect.startswith("inspect: ")
     assert re.fullmatch(r"ratio: \d+\.\d\d", ratio)

@@ -116,10 +116,12 @@ def test_only_some_rooms_see_what_is_not_ours(path):
 
 
 def test_host_adapters_do_not_know_each_other():
-    helpers = {"hosts", "hosts.protocol", "hosts.lora_list", "hosts.collected", "hosts.forge_merge"}
-    for path in (PACKAGE / "hosts").glob("*.py"):
+    helpers = {"hosts", "hosts.protocol", "hosts.detection", "hosts.lora_list", "hosts.collected"}
+    for path in (PACKAGE / "hosts").rglob("*.py"):
+        own = ".".join(dotted(path).split(".")[:2])
         ours = {module for module, ours in imported(path) if ours and room(module) == "hosts"}
-        assert ours <= helpers, f"{dotted(path)} imports {ours - helpers}"
+        others = {module for module in ours - helpers if not f"{module}.".startswith(f"{own}.")}
+        assert not others, f"{dotted(path)} imports {others}"
 
 
 def test_the_session_knows_no_host():
@@ -165,16 +167,16 @@ def late():
     ]
 
 
-def loaded_by(module: str) -> set[str]:
-    """Names of all modules that a fresh Python holds after importing `module`."""
-    code = f"import sys, {module}; print(*sys.modules, sep='\\n')"
+def loaded_by(*modules: str) -> set[str]:
+    """Names of all modules that a fresh Python holds after importing these."""
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["", ".jobs.session", ".command_line.main", ".findings.plots", ".webui.prompt"])
-def test_neither_gradio_nor_matplotlib_nor_a_host_is_loaded(module):
-    loaded = {name.partition(".")[0] for name in loaded_by(f"lib_nplora{module}")}
+def test_neither_gradio_nor_matplotlib_nor_a_host_is_loaded():
+    entries = ("jobs.session", "command_line.main", "findings.plots", "webui.prompt")
+    loaded = {name.partition(".")[0] for name in loaded_by(*(f"lib_nplora.{entry}" for entry in entries))}
     assert not loaded & ({"gradio", "matplotlib"} | OF_HOSTS)
 
 
@@ -184,5 +186,5 @@ def test_the_package_itself_loads_no_torch():
 
 def test_looking_for_a_host_loads_none():
     """Adapters import their host late, so that every one of them can be asked."""
-    loaded = loaded_by("lib_nplora.hosts.a1111") | loaded_by("lib_nplora.hosts.forge")
+    loaded = loaded_by("lib_nplora.hosts.a1111", "lib_nplora.hosts.forge")
     assert not {name.partition(".")[0] for name in loaded} & OF_HOSTS

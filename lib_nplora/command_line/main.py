@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -15,10 +16,9 @@ from ..files import Loss, Sizing, replacing
 from ..findings.plots import png
 from ..findings.sentences import Group, by_block, by_part, findings, percent
 from ..fusion.outcome import LayerReport, Outcome
-from ..fusion.walk import FusedLayer, layers
+from ..jobs.job import Progress
 from ..jobs.pair import PLAIN_MERGE, FileFusion, FilePair, Saving, check_new, fuse_files, inspect_files, losses
 from ..layers.key import ModuleKey
-from ..layers.weights import LoraWeights
 from ..maths.rank_rule import RankRule
 from ..request.request import FusionRequest
 from .options import parser, request_of
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except NploraError as error:
-        print("nplora:", _one_line(str(error)), file=sys.stderr)
+        print("nplora:", _one_line(error.told("command line")), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -49,24 +49,22 @@ def _one_line(text: str) -> str:
 
 
 def _fuse(arguments: argparse.Namespace) -> None:
-    fused = fuse_files(
-        _pair(arguments),
-        Saving(
-            arguments.output,
-            arguments.dtype,
-            RankRule(count=arguments.rank) if arguments.rank else arguments.energy,
-            arguments.full,
-            arguments.overwrite,
-            arguments.spelling,
-        ),
-        _watched,
+    saving = Saving(
+        arguments.output,
+        arguments.dtype,
+        RankRule(count=arguments.rank) if arguments.rank else arguments.energy,
+        arguments.full,
+        arguments.overwrite,
+        arguments.spelling,
     )
+    with _bar() as progress:
+        fused = fuse_files(_pair(arguments), saving, progress)
     _warn(fused)
     if arguments.verbose:
         _print_layers(fused.summary.layers)
     if fused.sizing.size:
         _print_losses(fused.sizing)
-    if not fused.summary.any_fused:
+    if fused.merges_plainly:
         print(PLAIN_MERGE)
     print(f"{fused.summary} -> {arguments.output}")
 
@@ -75,7 +73,8 @@ def _inspect(arguments: argparse.Namespace) -> None:
     pair = _pair(arguments)
     if arguments.plot:
         check_new(arguments.plot, ".png", arguments.overwrite, (pair.content, pair.style, pair.base))
-    fusion = inspect_files(pair, _watched)
+    with _bar() as progress:
+        fusion = inspect_files(pair, progress)
     _warn(fusion)
     if arguments.plot:
         picture = png(fusion, pair.request, arguments.steps)
@@ -104,7 +103,7 @@ def _rows(fusion: FileFusion, letters: Mapping[ModuleKey, str]) -> Iterator[dict
 
 
 def _total(fusion: FileFusion, request: FusionRequest) -> dict[str, object]:
-    """Of all layers that both LoRAs hold."""
+    """What the rows come to, for all layers that both LoRAs hold."""
     total = Group.of(fusion.interference.values())
     numbers = ("layers", "overlap", "chance", "removed", "norm_ratio", "style_rank", "same_start")
     return {**{name: getattr(total, name) for name in numbers}, "findings": findings(fusion, request)}
@@ -116,16 +115,19 @@ def _pair(arguments: argparse.Namespace) -> FilePair:
 
 def _warn(fusion: FileFusion) -> None:
     for remark in fusion.remarks:
-        print("nplora: warning:", _one_line(remark), file=sys.stderr)
+        print("nplora: warning:", _one_line(remark.told("command line")), file=sys.stderr)
 
 
-def _watched(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
-    """The same layers, with a progress bar that moves."""
-    total = len(layers([content], [style]))
-    with tqdm(total=total, unit="layer", leave=False, disable=not sys.stderr.isatty()) as progress:
-        for layer in walk:
-            yield layer
-            progress.update()
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """A progress bar, if somebody looks at it."""
+    with tqdm(unit="layer", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def _print_layers(reports: Mapping[ModuleKey, LayerReport]) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import RequestError
 from ..files import DTYPES, HIGHEST_RANK, SPELLINGS, parse_size
 from ..maths.rank_rule import RankRule
+from ..methods.method import Method
+from ..methods.parameter import Parameter
 from ..methods.selection import MOST_STEPS, USUAL_STEPS
-from ..methods.table import METHODS, OPTIONS, method_named
-from ..request.request import PARSERS, FusionRequest, Source, parse_mu, parse_number
+from ..methods.table import method_named, methods, parameters, readers, usual
+from ..request.request import FusionRequest
+from ..request.tag import read_weight, weighted
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,10 +67,15 @@ def parser() -> argparse.ArgumentParser:
 
 def request_of(arguments: argparse.Namespace) -> FusionRequest:
     """What a command that fuses a pair is asked for."""
-    content = Source(arguments.content.stem, arguments.content_weight, arguments.content_weight)
-    style = Source(arguments.style.stem, arguments.style_weight, arguments.style_weight)
-    shared = {name: getattr(arguments, name) for name in ("mu", "k", "method", *OPTIONS)}
-    return FusionRequest((content,), (style,), **shared)
+    content, style = (
+        weighted(file.stem, weight)
+        for file, weight in (
+            (arguments.content, arguments.content_weight),
+            (arguments.style, arguments.style_weight),
+        )
+    )
+    given = {name: getattr(arguments, name) for name in parameters()}
+    return FusionRequest.of((content,), (style,), arguments.method, **given)
 
 
 def _add_fusion(command: argparse.ArgumentParser) -> None:
@@ -75,35 +83,22 @@ def _add_fusion(command: argparse.ArgumentParser) -> None:
     command.add_argument("content", metavar="CONTENT", type=Path, help="LoRA of the subject, a .safetensors file")
     command.add_argument("style", metavar="STYLE", type=Path, help="LoRA of the style, a .safetensors file")
     command.add_argument(
-        "--mu",
-        type=parse_mu,
-        default=FusionRequest.mu,
-        help="how strongly the style is protected, from 0 (plain merge) up, or 'hard' (default: %(default)s)",
-    )
-    command.add_argument(
-        "--k",
-        type=RankRule.parse,
-        default=RankRule(),
-        help="how many of the style's directions are protected: all, 8, 90%% (default: %(default)s)",
-    )
-    command.add_argument(
         "--method",
-        type=_method,
-        default=FusionRequest.method,
-        help=f"one of: {', '.join(METHODS)} (default: %(default)s)",
+        type=method_named,
+        default=usual(),
+        help=f"one of: {', '.join(methods())} (default: {usual().name})",
     )
-    for name, meaning in _MEANING.items():
-        readers = ", ".join(method for method, row in METHODS.items() if name in row.reads)
+    for parameter in parameters().values():
         command.add_argument(
-            f"--{name}", metavar="X", type=PARSERS[name], help=f"for {readers}: {meaning} (default: the method's own)"
+            f"--{parameter.name}", metavar="X", type=parameter.read, help=_told(parameter).replace("%", "%%")
         )
     for role in ("content", "style"):
         command.add_argument(
             f"--{role}-weight",
             metavar="W",
-            type=partial(parse_number, f"{role}-weight"),
-            default=1.0,
-            help=f"weight of the {role} LoRA (default: 1)",
+            type=partial(read_weight, f"{role}-weight"),
+            default=read_weight(f"{role}-weight", "1"),
+            help=f"weight of the {role} LoRA, by block too: 1,in@0.6 (default: 1)",
         )
     command.add_argument(
         "--base",
@@ -113,19 +108,18 @@ def _add_fusion(command: argparse.ArgumentParser) -> None:
     )
 
 
-_MEANING = {
-    "alpha": "how much the style gains by the last step",
-    "beta": "how strong the style is at the first step",
-    "scope": "layers that take turns, attention or all",
-    "density": "share of the values that is kept, 0.2 or 20%%",
-    "seed": "picks what is dropped at random",
-}
-"""What each of OPTIONS is, for the user."""
+def _told(parameter: Parameter[Any]) -> str:
+    """What a parameter is, for the user."""
+    names = [method.name for method in readers(parameter.name)]
+    takes = f"{parameter.takes}, by block too: 0.5,mid@2" if parameter.by_block else parameter.takes
+    defaults = dict.fromkeys(_default(method, parameter.name) for method in readers(parameter.name))
+    default = defaults.popitem()[0] if len(defaults) == 1 else "the method's own"
+    return f"for {', '.join(names)}: {parameter.words}; {takes} (default: {default})"
 
 
-def _method(name: str) -> str:
-    method_named(name)
-    return name
+def _default(method: Method, name: str) -> str:
+    own = method.parameter(name)
+    return own.write(own.default) if own else ""
 
 
 def _energy(text: str) -> RankRule:

@@ -2,10 +2,10 @@
 
 from .atomic import replacing
 from .base import Base
-from .families import is_transformer
+from .models import SPELLINGS, Family, Spelling, to_write
 from .reader import LoraFile, read_lora
 from .sizing import EXACT, HIGHEST_RANK, Loss, Sizing, parse_size
-from .writer import DTYPES, SPELLINGS, Spelling, write_lora
+from .writer import DTYPES, write_lora
 
 __all__ = [
     "DTYPES",
@@ -13,13 +13,14 @@ __all__ = [
     "HIGHEST_RANK",
     "SPELLINGS",
     "Base",
+    "Family",
     "LoraFile",
     "Loss",
     "Sizing",
     "Spelling",
-    "is_transformer",
     "parse_size",
     "read_lora",
     "replacing",
+    "to_write",
     "write_lora",
 ]

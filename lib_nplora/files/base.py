@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import FileError
-from . import names
+from ..errors import FileError, Remedy
+from . import models, names
 from .hashing import sha256
-from .place import MLP, Place
+from .slot import MLP, Slot
 from .tensor_file import TensorFile
 
 _PREFIXES = (
@@ -46,7 +46,7 @@ class _Piece:
     """A tensor of the checkpoint that holds a layer or a slice of it, or a third of whose rows is the layer."""
 
     tensor: str
-    place: Place
+    slot: Slot
     third: int | None = None
 
 
@@ -60,46 +60,52 @@ class Base:
         self._pieces: dict[str, list[_Piece]] = {}
         for tensor in self._file.names:
             for piece in _pieces(tensor):
-                self._pieces.setdefault(piece.place.layer, []).append(piece)
+                self._pieces.setdefault(piece.slot.layer, []).append(piece)
         if not self._pieces:
-            raise FileError(f"'{path.name}' is no checkpoint of SD 1, SD 2, SDXL, Flux or SD 3: name another as --base")
+            raise FileError(
+                f"'{path.name}' is no checkpoint of {models.labels('or')}",
+                Remedy("name another as --base", "load another into the WebUI"),
+            )
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file."""
         return sha256(self.path)
 
-    def shape(self, place: Place) -> tuple[int, ...]:
-        """The shape of the weight at `place`. Raises FileError if the checkpoint has none."""
-        pieces = self._found(place)
+    def shape(self, slot: Slot) -> tuple[int, ...]:
+        """The shape of the weight at `slot`. Raises FileError if the checkpoint has none."""
+        pieces = self._found(slot)
         shapes = [self._shape(piece) for piece in pieces]
         if len({shape[1:] for shape in shapes}) > 1:
-            raise FileError(f"'{self.path.name}' holds layer {place.layer} in slices that do not fit: use another copy")
-        start, stop = _cut(place, pieces, sum(shape[0] for shape in shapes), shapes[0])
+            raise FileError(f"'{self.path.name}' holds layer {slot.layer} in slices that do not fit: use another copy")
+        start, stop = _cut(slot, pieces, sum(shape[0] for shape in shapes), shapes[0])
         return (stop - start, *shapes[0][1:])
 
-    def weight(self, place: Place) -> Tensor:
-        """The weight at `place`, float32, with its rows in the order of `place`. Raises FileError."""
-        pieces = self._found(place)
+    def weight(self, slot: Slot) -> Tensor:
+        """The weight at `slot`, float32, with its rows in the order of `slot`. Raises FileError."""
+        pieces = self._found(slot)
         whole = torch.cat([self._read(piece) for piece in pieces])
-        start, stop = _cut(place, pieces, whole.shape[0], tuple(whole.shape))
+        start, stop = _cut(slot, pieces, whole.shape[0], tuple(whole.shape))
         part, shape = whole[start:stop], tuple(whole.shape)
-        if place.is_swapped(shape) != pieces[0].place.is_swapped(shape):
+        if slot.is_swapped(shape) != pieces[0].slot.is_swapped(shape):
             return part.roll(part.shape[0] // 2, 0)
         return part
 
-    def _found(self, place: Place) -> list[_Piece]:
-        pieces = sorted(self._pieces.get(place.layer, []), key=lambda piece: piece.place.slots or (0, 0))
-        wholes = [piece for piece in pieces if piece.place.slots is None]
+    def _found(self, slot: Slot) -> list[_Piece]:
+        pieces = sorted(self._pieces.get(slot.layer, []), key=lambda piece: piece.slot.slices or (0, 0))
+        wholes = [piece for piece in pieces if piece.slot.slices is None]
         if wholes:
             return wholes[:1]
-        first, last = place.slots or (0, MLP + place.layer.endswith("qkv_mlp"))
-        inside = [p for p in pieces if p.place.slots and first <= p.place.slots[0] and p.place.slots[1] <= last]
-        held = [p.place.slots[0] for p in inside if p.place.slots]
+        first, last = slot.slices or (0, models.slice_count(slot.layer) or MLP)
+        inside = [p for p in pieces if p.slot.slices and first <= p.slot.slices[0] and p.slot.slices[1] <= last]
+        held = [p.slot.slices[0] for p in inside if p.slot.slices]
         if held != list(range(first, last)):
             raise FileError(
-                f"'{self.path.name}' has no layer {place.layer}, which a LoRA changes: name as --base the "
-                "checkpoint that the LoRA was made for"
+                f"'{self.path.name}' has no layer {slot.layer}, which a LoRA changes",
+                Remedy(
+                    "name as --base the checkpoint that the LoRA was made for",
+                    "load into the WebUI the checkpoint that the LoRA was made for",
+                ),
             )
         return inside
 
@@ -128,11 +134,11 @@ class Base:
         return weight if piece.third is None else weight.chunk(3)[piece.third]
 
 
-def _cut(place: Place, pieces: list[_Piece], rows: int, shape: tuple[int, ...]) -> tuple[int, int]:
-    """(start, stop) of the rows at `place` in the rows of `pieces`."""
-    if place.slots is None or pieces[0].place.slots is not None:
+def _cut(slot: Slot, pieces: list[_Piece], rows: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(start, stop) of the rows at `slot` in the rows of `pieces`."""
+    if slot.slices is None or pieces[0].slot.slices is not None:
         return 0, rows
-    first, last = place.slots
+    first, last = slot.slices
     width = shape[1] if len(shape) > 1 else rows // MLP
     return first * width, rows if last > MLP else last * width
 
@@ -149,7 +155,7 @@ def _pieces(tensor: str) -> list[_Piece]:
             module = re.sub(theirs, ours, module)
     if module.endswith(_IN_PROJ):
         parent = module.removesuffix(_IN_PROJ)
-        places = [names.place(parent + third) for third in _THIRDS]
-        return [_Piece(tensor, place, i) for i, place in enumerate(places) if place]
-    place = names.place(module)
-    return [_Piece(tensor, place)] if place else []
+        slots = [names.slot_of(parent + third) for third in _THIRDS]
+        return [_Piece(tensor, slot, i) for i, slot in enumerate(slots) if slot]
+    slot = names.slot_of(module)
+    return [_Piece(tensor, slot)] if slot else []

@@ -8,53 +8,57 @@ from pathlib import Path
 
 import torch
 
-from ..errors import FileError
-from . import unet_names
+from ..errors import FileError, Remedy
+from . import models
 from .base import Base
 from .formulas import decomposed
 from .kinds import FREE, LORA, SCALARS, Kind, Shapes, is_decomposed, kind_of
 from .module import BIASES, DAMAGED, Module, read_finite, refusal
 from .peft_scale import PeftScales
-from .place import Place
+from .slot import Slot
 from .tensor_file import TensorFile
 
 _LARGEST = 2**29
 """Entries of a delta weight; no layer of a model is larger."""
+_NAME_THE_MODEL = Remedy(
+    "name its .safetensors file with --base", "load it into the WebUI first, as a .safetensors file"
+)
 _TOGETHER = (("sparse_values", "sparse_indices", "sparse_size"),)
 """Roles of which a module holds all or none."""
 
 
 def checked(
-    file: TensorFile, base: Base | None, scales: PeftScales, spelled: str, place: Place, tensors: Mapping[str, str]
+    file: TensorFile, base: Base | None, scales: PeftScales, module: str, slot: Slot, tensors: Mapping[str, str]
 ) -> Module:
-    """The module at `place`, whose tensors are named by role. Raises FileError."""
+    """The module at `slot`, which the file calls `module`, its tensors named by role. Raises FileError."""
     shapes = {role: file.shapes[name] for role, name in tensors.items()}
     kind = kind_of(shapes)
     if kind is None:
         if "factor" in tensors:
             raise FileError(f"'{file.path.name}' holds {tensors['factor']}, which is no part of a LoRA")
-        raise refusal(file, place, "neither down nor up")
-    _check_roles(file, place, kind, tensors)
-    _check_tensors(file, place, tensors)
+        raise refusal(file, slot, "neither down nor up")
+    _check_roles(file, slot, kind, tensors)
+    _check_tensors(file, slot, tensors)
     if (kind.needs_base or is_decomposed(shapes)) and base is None:
         label = "DoRA" if is_decomposed(shapes) else kind.label
         raise FileError(
-            f"'{file.path.name}' holds {label} modules ({spelled}), which need the weights of the model that they were "
-            "made for: name its .safetensors file with --base"
+            f"'{file.path.name}' holds {label} modules ({module}), which need the weights of the model that they were "
+            "made for",
+            _NAME_THE_MODEL,
         )
     shape = None
     if not kind.is_bias:
-        shape = _layer_shape(file, base, place, kind, tensors, shapes)
-    _check_rows(file, place, shape, next((shapes[role] for role in BIASES if role in shapes), None))
-    return Module(file, base, scales, spelled, place, kind, tensors, shapes, shape)
+        shape = _layer_shape(file, base, slot, kind, tensors, shapes)
+    _check_rows(file, slot, shape, next((shapes[role] for role in BIASES if role in shapes), None))
+    return Module(file, base, scales, module, slot, kind, tensors, shapes, shape)
 
 
-def _check_roles(file: TensorFile, place: Place, kind: Kind, tensors: Mapping[str, str]) -> None:
+def _check_roles(file: TensorFile, slot: Slot, kind: Kind, tensors: Mapping[str, str]) -> None:
     roles = frozenset(tensors)
     need = next((need for need in kind.needs if need <= roles), None)
     if need is None:
         held = " and ".join(sorted(roles & frozenset().union(*kind.needs)))
-        raise refusal(file, place, f"{held} but no {' and '.join(sorted(kind.missing(roles)))}")
+        raise refusal(file, slot, f"{held} but no {' and '.join(sorted(kind.missing(roles)))}")
     for role, name in tensors.items():
         if role not in need | kind.may | {"bias"}:
             raise FileError(
@@ -62,51 +66,51 @@ def _check_roles(file: TensorFile, place: Place, kind: Kind, tensors: Mapping[st
             )
     for together in _TOGETHER:
         if 0 < len(roles.intersection(together)) < len(together):
-            raise refusal(file, place, f"not all of {', '.join(together)}")
+            raise refusal(file, slot, f"not all of {', '.join(together)}")
     for one, other in (BIASES, ("dora_scale", "magnitude")):
         if {one, other} <= roles:
-            raise refusal(file, place, f"{one} and {other}")
+            raise refusal(file, slot, f"{one} and {other}")
 
 
-def _check_tensors(file: TensorFile, place: Place, tensors: Mapping[str, str]) -> None:
+def _check_tensors(file: TensorFile, slot: Slot, tensors: Mapping[str, str]) -> None:
     for role, name in tensors.items():
         shape, dtype = file.shapes[name], file.dtypes[name]
         if not dtype.startswith(("F", "BF")) and not (role in FREE and dtype.startswith(("I", "U"))):
-            raise refusal(file, place, f"{role} in the number format {dtype}")
+            raise refusal(file, slot, f"{role} in the number format {dtype}")
         if role in SCALARS:
             if math.prod(shape) != 1:
-                raise refusal(file, place, f"{role} that is not one number")
+                raise refusal(file, slot, f"{role} that is not one number")
         elif not 0 < len(shape) <= 4:
-            raise refusal(file, place, f"{role} of {len(shape)} dimensions")
+            raise refusal(file, slot, f"{role} of {len(shape)} dimensions")
         elif 0 in shape and not role.startswith("sparse_"):
-            raise refusal(file, place, f"{role} of shape {shape}")
+            raise refusal(file, slot, f"{role} of shape {shape}")
         elif role in (*BIASES, "norm") and len(shape) != 1:
-            raise refusal(file, place, f"a {role} of shape {shape}")
+            raise refusal(file, slot, f"a {role} of shape {shape}")
 
 
 def _layer_shape(
-    file: TensorFile, base: Base | None, place: Place, kind: Kind, tensors: Mapping[str, str], shapes: Shapes
+    file: TensorFile, base: Base | None, slot: Slot, kind: Kind, tensors: Mapping[str, str], shapes: Shapes
 ) -> tuple[int, ...]:
     """The shape of the weight's delta."""
-    numbers = {role: read_finite(file, place, tensors[role]) for role in SCALARS if role in tensors}
+    numbers = {role: read_finite(file, slot, tensors[role]) for role in SCALARS if role in tensors}
     found = ", ".join(f"{role} {shape}" for role, shape in shapes.items() if role not in SCALARS)
     if base is None or not (kind.needs_base or is_decomposed(shapes)):
         try:
             shape = _made_shape(kind, shapes, numbers, None)
         except _MISFITS as error:
-            raise refusal(file, place, str(error) if kind is LORA else f"{found}, which do not fit") from error
+            raise refusal(file, slot, str(error) if kind is LORA else f"{found}, which do not fit") from error
     else:
-        layer = base.shape(place)
+        layer = base.shape(slot)
         try:
             shape = _made_shape(kind, shapes, numbers, layer)
         except _MISFITS as error:
-            raise _stranger(file.path, base.path, place, f"has {found} in one", layer) from error
+            raise _stranger(file.path, base.path, slot, f"has {found} in one", layer) from error
         shape = layer if math.prod(layer) == math.prod(shape) else shape
-    kernel = unet_names.kernel(place.layer)
+    kernel = models.kernel(slot.layer)
     if kind is not LORA and len(shape) == 2 and kernel and shape[1] % math.prod(kernel) == 0:
         shape = (shape[0], shape[1] // math.prod(kernel), *kernel)
     if len(shape) not in (1, 2, 4) or math.prod(shape) > _LARGEST:
-        raise refusal(file, place, f"a weight of shape {shape}")
+        raise refusal(file, slot, f"a weight of shape {shape}")
     return shape
 
 
@@ -114,16 +118,19 @@ _MISFITS = (RuntimeError, ValueError, IndexError, OverflowError, TypeError)
 """What torch raises for shapes that do not fit."""
 
 
-def _stranger(path: Path, base: Path, place: Place, problem: str, layer: tuple[int, ...]) -> FileError:
+def _stranger(path: Path, base: Path, slot: Slot, problem: str, layer: tuple[int, ...]) -> FileError:
     return FileError(
-        f"'{path.name}' does not fit '{base.name}': layer {place.layer} {problem} and is of shape {layer} in the other"
+        f"'{path.name}' does not fit '{base.name}': layer {slot.layer} {problem} and is of shape {layer} in the other"
     )
 
 
 def _made_shape(
     kind: Kind, shapes: Shapes, numbers: Mapping[str, torch.Tensor], layer: tuple[int, ...] | None
 ) -> tuple[int, ...]:
-    """Of what the formulas make of tensors without values, and of a base weight of shape `layer`. Raises _MISFITS."""
+    """The shape of what the formulas make of tensors without values, and of a base weight of shape `layer`.
+
+    Raises _MISFITS.
+    """
     tensors = {role: torch.empty(shape, dtype=torch.float64, device="meta") for role, shape in shapes.items()}
     tensors |= numbers
     base = None if layer is None else torch.empty(layer, dtype=torch.float64, device="meta")
@@ -150,12 +157,12 @@ def _lora_shape(shapes: Shapes) -> tuple[int, ...]:
     return (up[0], down[1], *(mid or down)[2:])
 
 
-def _check_rows(file: TensorFile, place: Place, layer: tuple[int, ...] | None, bias: tuple[int, ...] | None) -> None:
-    """Raises FileError unless weight and bias fit each other, and their place."""
+def _check_rows(file: TensorFile, slot: Slot, layer: tuple[int, ...] | None, bias: tuple[int, ...] | None) -> None:
+    """Raises FileError unless weight and bias fit each other, and their slot."""
     if layer and bias and bias[0] != layer[0]:
-        raise refusal(file, place, f"a bias of shape {bias} and a weight of shape {layer}")
+        raise refusal(file, slot, f"a bias of shape {bias} and a weight of shape {layer}")
     try:
         for shape in filter(None, (layer, bias)):
-            place.rows(shape)
+            slot.rows(shape)
     except ValueError as error:
-        raise refusal(file, place, str(error)) from error
+        raise refusal(file, slot, str(error)) from error

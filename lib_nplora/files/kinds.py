@@ -55,7 +55,7 @@ class Kind:
 
 
 def _lokr_rank(shapes: Shapes) -> int | None:
-    """Of the larger half; wholes have none."""
+    """The rank of the larger half; wholes have none."""
     return next((shapes[name][0] for name in ("lokr_w2_b", "lokr_w1_b") if name in shapes), None)
 
 
@@ -73,7 +73,7 @@ def _glora_rank(shapes: Shapes) -> int:
 
 
 def _glora_bound(shapes: Shapes) -> int | None:
-    """Of a linear layer."""
+    """The highest rank of a linear layer's delta, None for a convolution's."""
     return None if len(shapes["glora_a1"]) > 2 else 2 * _glora_rank(shapes)
 
 

@@ -18,7 +18,7 @@ from .base import Base
 from .formulas import MAGNITUDES, decomposed
 from .kinds import LORA, SCALARS, Kind, Shapes, is_decomposed
 from .peft_scale import PeftScales
-from .place import Place
+from .slot import BIAS, Slot, swapped
 from .tensor_file import TensorFile
 
 DAMAGED = "the file is damaged: download or save it again"
@@ -32,8 +32,8 @@ _HUGE = 1e18
 class Module:
     """A module whose names and shapes are checked: see checks.py.
 
-    spelled
-        Its name as the file spells it.
+    name
+        What the file calls it.
     tensors
         Role -> name of the tensor in the file.
     shapes
@@ -45,8 +45,8 @@ class Module:
     file: TensorFile
     base: Base | None
     scales: PeftScales
-    spelled: str
-    place: Place
+    name: str
+    slot: Slot
     kind: Kind
     tensors: Mapping[str, str]
     shapes: Shapes
@@ -58,17 +58,17 @@ class Module:
 
     @property
     def key(self) -> ModuleKey:
-        """Of the weight's delta."""
+        """The key of the weight's delta."""
         assert self.layer_shape is not None
-        return ModuleKey(self.place.layer, self.place.part, self.place.rows(self.layer_shape))
+        return ModuleKey(self.slot.layer, self.slot.part, self.slot.rows(self.layer_shape))
 
     @property
     def bias_key(self) -> ModuleKey | None:
-        """Of the bias's delta, None if the module has none."""
+        """The key of the bias's delta, None if the module has none."""
         shape = next((self.shapes[role] for role in BIASES if role in self.shapes), None)
         if shape is None:
             return None
-        return ModuleKey(f"{self.place.layer}.bias", self.place.part, self.place.rows(shape))
+        return ModuleKey(self.slot.layer + BIAS, self.slot.part, self.slot.rows(shape))
 
     def delta(self) -> Delta:
         """Read the weight's delta. Raises FileError."""
@@ -76,8 +76,8 @@ class Module:
         delta = self._delta({role: self._read(role) for role in self.tensors if role not in BIASES})
         factors = (delta.up, delta.down) if isinstance(delta, LowRankDelta) else (delta.matrix,)
         if not all(factor.abs().max() < _HUGE for factor in factors):
-            raise refusal(self.file, self.place, "values too large to be weights")
-        return swapped(delta) if self.place.is_swapped(self.layer_shape) else delta
+            raise refusal(self.file, self.slot, "values too large to be weights")
+        return swapped(delta) if self.slot.is_swapped(self.layer_shape) else delta
 
     def bias(self) -> Delta:
         """Read the bias's delta. Raises FileError."""
@@ -86,10 +86,10 @@ class Module:
         if role == "lora_bias":
             values = values * self._scale({name: self._read(name) for name in SCALARS if name in self.tensors})
         delta = DenseDelta.of(values)
-        return swapped(delta) if self.place.is_swapped(delta.layer_shape) else delta
+        return swapped(delta) if self.slot.is_swapped(delta.layer_shape) else delta
 
     def _read(self, role: str) -> Tensor:
-        return read_finite(self.file, self.place, self.tensors[role])
+        return read_finite(self.file, self.slot, self.tensors[role])
 
     def _delta(self, tensors: dict[str, Tensor]) -> Delta:
         scale = self._scale(tensors)
@@ -116,17 +116,17 @@ class Module:
         return self.kind.formula(wide, self._base_weight() if self.kind.needs_base else None)
 
     def _base_weight(self) -> Tensor | None:
-        return self.base.weight(self.place).double() if self.base and self.needs_base else None
+        return self.base.weight(self.slot).double() if self.base and self.needs_base else None
 
     def _sparse(self, tensors: Mapping[str, Tensor], weight: Tensor) -> Tensor:
         """What LyCORIS' extraction keeps beside the factors: single entries of the weight."""
         size = [int(length) for length in tensors["sparse_size"].flatten().tolist()]
         if min(size, default=0) < 1 or math.prod(size) != weight.numel():
-            raise refusal(self.file, self.place, f"bias_size {size}")
+            raise refusal(self.file, self.slot, f"bias_size {size}")
         indices, values = tensors["sparse_indices"].long(), tensors["sparse_values"].double().flatten()
         limits = torch.tensor(size)[:, None]
         if indices.shape != (len(size), len(values)) or ((indices < 0) | (indices >= limits)).any():
-            raise refusal(self.file, self.place, "bias_indices that do not fit")
+            raise refusal(self.file, self.slot, "bias_indices that do not fit")
         entries = torch.sparse_coo_tensor(indices, values, size, check_invariants=True)
         return entries.to_dense().reshape(weight.shape)
 
@@ -138,27 +138,19 @@ class Module:
             return float(tensors["alpha"]) / rank
         if "alpha" in tensors or not self.kind.peft:
             return 1.0
-        return self.scales.of(self.spelled, rank)
+        return self.scales.of(self.name, rank)
 
 
-def refusal(file: TensorFile, place: Place, problem: str) -> FileError:
-    return FileError(f"'{file.path.name}': layer {place.layer} has {problem}, so {DAMAGED}")
+def refusal(file: TensorFile, slot: Slot, problem: str) -> FileError:
+    return FileError(f"'{file.path.name}': layer {slot.layer} has {problem}, so {DAMAGED}")
 
 
-def read_finite(file: TensorFile, place: Place, name: str) -> Tensor:
-    """Read a tensor of the module at `place`. Raises FileError."""
+def read_finite(file: TensorFile, slot: Slot, name: str) -> Tensor:
+    """Read a tensor of the module at `slot`. Raises FileError."""
     tensor = file.read(name)
     if not tensor.float().isfinite().all():
         raise FileError(
-            f"'{file.path.name}' holds values that are not finite in layer {place.layer}: "
+            f"'{file.path.name}' holds values that are not finite in layer {slot.layer}: "
             "its training failed, use another version of it"
         )
     return tensor
-
-
-def swapped(delta: Delta) -> Delta:
-    """The delta with the upper and the lower half of its rows exchanged."""
-    half = delta.shape[0] // 2
-    if isinstance(delta, LowRankDelta):
-        return LowRankDelta(delta.up.roll(half, 0), delta.down, delta.kernel)
-    return DenseDelta(delta.matrix.roll(half, 0), delta.layer_shape)

@@ -3,16 +3,15 @@
 A tensor's name is a module's name and a role, such as `lora_unet_mid_block_attentions_0_proj_in` and `.lora_up.weight`.
 Whatever a module's spelling, its canonical name is the one that kohya's scripts give it in diffusers' block naming:
 `lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q`, `lora_te1_text_model_...`, `lora_te2_...`, and
-`lora_te3_...` for a T5; for Flux and Stable Diffusion 3 see mmdit_names.py.
+`lora_te3_...` for a T5; for transformers see models/transformers.py.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
-from . import mmdit_names, unet_names
-from .place import Place
+from . import models, text_encoders
+from .slot import Slot
 
 _ROLES = (
     (r"\.lora_up\.weight", "up"),
@@ -74,15 +73,12 @@ _PREFIXES = (
     (r"text_encoder\.|text_encoders\.clip_l\.transformer\.|clip_l\.transformer\.", "lora_te1_"),
     (r"text_encoder_2\.|text_encoders\.clip_g\.transformer\.|clip_g\.transformer\.", "lora_te2_"),
     (r"text_encoder_3\.|text_encoders\.t5xxl\.transformer\.|t5xxl\.transformer\.", "lora_te3_"),
-    (_bare("(?:down|up)_blocks", "mid_block", r"conv_(?:norm_)?(?:in|out)", "(?:time|add)_embedding"), "lora_unet_"),
-    (_bare("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embedder", "norm_out", "proj_out"),
-     "lora_unet_"),
-    (_bare("(?:double|single|joint)_blocks", "(?:img|txt|time|vector|guidance)_in", "final_layer", "[ty]_embedder"),
-     "lora_unet_"),
+)
+_PREFIXES_OF_BARE_TEXT = (
     (_bare("text_model", r"encoder\.layers"), "lora_te1_"),
     (_bare(r"encoder\.block"), "lora_te3_"),
-)  # fmt: skip
-"""How a module's name starts -> how its canonical name starts."""
+)
+"""How a module's name starts -> how its canonical name starts. Families add the names that stand for themselves."""
 
 
 def is_ignored(tensor: str) -> bool:
@@ -105,23 +101,14 @@ def refused_kind(tensor: str) -> str | None:
     return next((kind for pattern, kind in _REFUSED if re.search(pattern, tensor)), None)
 
 
-@lru_cache(maxsize=1 << 14)
-def place(module: str) -> Place | None:
-    """The place of a module as files spell it; None if it belongs to no diffusion model and no text encoder."""
-    for pattern, prefix in _PREFIXES:
+def slot_of(module: str) -> Slot | None:
+    """The slot of a module as files spell it; None if it belongs to no diffusion model and no text encoder."""
+    of_models = ((_bare(pattern), models.PREFIX) for pattern in models.bare())
+    for pattern, prefix in (*_PREFIXES, *of_models, *_PREFIXES_OF_BARE_TEXT):
         if match := re.match(pattern, module):
             rest = module[match.end() :].replace(".", "_")
-            if prefix == "lora_te2_" and rest.startswith("encoder_block_"):
-                prefix = "lora_te3_"
-            if prefix == "lora_unet_" and (found := mmdit_names.place(_without_scale(rest), prefix)):
-                return found
-            layer = unet_names.canonical(rest, prefix)
-            return Place(layer) if layer else None
+            return models.slot_of(rest) if prefix == models.PREFIX else text_encoders.slot_of(rest, prefix)
     return None
-
-
-def _without_scale(rest: str) -> str:
-    return rest.removesuffix("_scale") if rest.endswith("_norm_scale") else rest
 
 
 _ENDINGS = tuple((re.compile(rf"{ending}\Z"), role) for ending, role in _ROLES)

@@ -76,7 +76,7 @@ class PeftScale:
     alpha
         lora_alpha of the modules that no pattern names.
     rank
-        Of the modules whose shapes do not tell it.
+        The rank of the modules whose shapes do not tell it.
     rank_stabilised
         Whether the scale is alpha / sqrt(rank) and not alpha / rank (rsLoRA, arXiv 2312.03732).
     """
@@ -114,7 +114,7 @@ class PeftScales:
     """What a file says about the scale of its modules.
 
     models
-        By component (`unet`, `text_encoder`, ...); by an empty string where the file is of one model.
+        Component (`unet`, `text_encoder`, ...) -> its scale; an empty string where the file is of one model.
     """
 
     models: Mapping[str, PeftScale]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from ..maths.delta import Delta
 from . import names
 from .base import Base
 from .checks import checked
-from .families import Family, detect
 from .hashing import sha256
+from .models import Family, detect, labels
 from .module import Module
 from .peft_scale import read_scales
-from .place import Place
+from .slot import Slot
 from .tensor_file import TensorFile
 
 
@@ -26,15 +26,18 @@ class LoraFile:
     """A LoRA file whose names and shapes are checked; its values are read when weights.deltas is asked for them.
 
     sha256
-        Of the file. weights.digest is the same unless deltas depend on a checkpoint.
+        The file's. weights.digest is the same unless deltas depend on a checkpoint.
     family
         The model family it is made for, None if nothing tells.
+    metadata
+        What the file's header says about it.
     """
 
     path: Path
     sha256: str
     weights: LoraWeights
     family: Family | None
+    metadata: Mapping[str, str]
 
 
 def read_lora(path: Path, base: Base | Path | None = None) -> LoraFile:
@@ -48,13 +51,13 @@ def read_lora(path: Path, base: Base | Path | None = None) -> LoraFile:
     made: dict[ModuleKey, Callable[[], Delta]] = {}
     for module in modules:
         _add(made, module)
-    widths = {module.place.layer: shape[1] for module in modules if (shape := module.layer_shape) and len(shape) > 1}
+    widths = {module.slot.layer: shape[1] for module in modules if (shape := module.layer_shape) and len(shape) > 1}
     unmatched = tuple({name.split(".")[1]: None for name in file.names if names.is_ignored(name)})
     digest = whole = sha256(path)
     if base and any(module.needs_base for module in modules):
         digest = f"{whole}+{base.digest}"
-    family = detect(widths, [module.spelled for module in modules])
-    return LoraFile(path, whole, LoraWeights(path.stem, digest, DeltaMap({}, made), unmatched), family)
+    family = detect(widths, [module.name for module in modules])
+    return LoraFile(path, whole, LoraWeights(path.stem, digest, DeltaMap({}, made), unmatched), family, file.metadata)
 
 
 def _add(made: dict[ModuleKey, Callable[[], Delta]], module: Module) -> None:
@@ -73,16 +76,16 @@ def _add(made: dict[ModuleKey, Callable[[], Delta]], module: Module) -> None:
 def _modules(file: TensorFile, base: Base | None) -> Iterator[Module]:
     """The file's modules, in its order, checked. Raises FileError."""
     scales = read_scales(file.path, file.metadata)
-    found: dict[Place, dict[str, str]] = {}
-    spelled: dict[Place, str] = {}
+    found: dict[Slot, dict[str, str]] = {}
+    modules: dict[Slot, str] = {}
     for tensor, (name, role) in _split(file).items():
-        place = names.place(name)
-        if place is None:
+        slot = names.slot_of(name)
+        if slot is None:
             raise FileError(
                 f"'{file.path.name}' holds layer {name}, which is in no UNet, transformer or text encoder of "
-                "SD 1, SD 2, SDXL, Flux or SD 3: only LoRAs for these can be fused"
+                f"{labels('or')}: only LoRAs for these can be fused"
             )
-        tensors = found.setdefault(place, {})
+        tensors = found.setdefault(slot, {})
         if role in tensors:
             raise FileError(
                 f"'{file.path.name}' holds one thing twice, as {tensors[role]} and as {tensor}: the file is damaged: "
@@ -90,9 +93,9 @@ def _modules(file: TensorFile, base: Base | None) -> Iterator[Module]:
             )
         tensors[role] = tensor
         if role != "alpha":
-            spelled[place] = name
-    for place, tensors in found.items():
-        yield checked(file, base, scales, spelled.get(place, ""), place, tensors)
+            modules[slot] = name
+    for slot, tensors in found.items():
+        yield checked(file, base, scales, modules.get(slot, ""), slot, tensors)
 
 
 _TELLING = frozenset({"up", "down", "diff", "norm", "set", "bias", "oft_blocks", "oft_diag", "on_input"})

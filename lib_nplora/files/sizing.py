@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..errors import FileError, RequestError
+from ..errors import FileError, Remedy, RequestError
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
 from ..maths.dense import DenseDelta
@@ -15,7 +15,7 @@ from ..maths.rank_rule import RankRule
 from ..maths.subspace import right_svd, truncated
 
 HIGHEST_RANK = 10000
-"""That a file may be cut to."""
+"""The highest rank that a file may be cut to."""
 
 EXACT = "exact"
 """How the size is called that cuts nothing."""
@@ -31,7 +31,7 @@ class Loss:
     before
         Its rank, None if it had no factors.
     energy, lost
-        Of the delta, and of what was cut off (squared Frobenius norm).
+        Those of the delta, and of what was cut off (squared Frobenius norm).
     """
 
     before: int | None
@@ -78,8 +78,12 @@ class Sizing:
         factors = _all_factors(delta) if min(delta.shape) <= NARROW else delta.factored()
         if factors is None:
             raise FileError(
-                f"the fused layer {key} has no small rank: add --rank N to store the nearest of rank N, or --full "
-                "to store such layers whole"
+                f"the fused layer {key} has no small rank",
+                Remedy(
+                    "add --rank N to store the nearest of rank N, or --full to store such layers whole",
+                    "give a rank N to store the nearest of rank N, or full=true to store such layers whole",
+                    "choose a size such as 32",
+                ),
             )
         return factors
 
@@ -125,7 +129,7 @@ def _nothing(delta: Delta) -> LowRankDelta:
 
 
 def _all_factors(delta: DenseDelta) -> LowRankDelta:
-    """Of full rank."""
+    """Factors of full rank, exact."""
     u, s, vh = torch.linalg.svd(delta.matrix.double(), full_matrices=False)
     root = s.sqrt()
     return LowRankDelta((u * root).float(), (root[:, None] * vh).float(), delta.kernel)

@@ -28,9 +28,9 @@ class TensorFile:
             self.shapes: dict[str, tuple[int, ...]] = {
                 name: tuple(header.get_shape()) for name, header in headers.items()
             }
-            """By tensor."""
+            """Shapes by tensor."""
             self.dtypes: dict[str, str] = {name: str(header.get_dtype()) for name, header in headers.items()}
-            """By tensor, as the format calls them: F16, BF16, F8_E4M3, I64, ..."""
+            """Number formats by tensor, as the file format calls them: F16, BF16, F8_E4M3, I64, ..."""
         except _FAILURES as error:
             raise self._damaged(error) from error
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import FileError
+from ..errors import FileError, Remedy
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
 from ..maths.lowrank import LowRankDelta
-from . import spelling
 from .atomic import replacing
-from .families import SD3, Family, is_transformer
 from .hashing import kohya_hashes
+from .models import Family, Spelling, labels, to_write
 from .peft_scale import COMPONENTS
+from .slot import BIAS
 
-Spelling = Literal["kohya", "diffusers"]
-SPELLINGS: tuple[Spelling, ...] = get_args(Spelling)
-"""How layers may be named."""
+_WHOSE = {"kohya": "kohya's", "diffusers": "diffusers'"}
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -34,26 +31,29 @@ def write_lora(
     dtype: str,
     family: Family | None,
     metadata: Mapping[str, str],
-    spelled: Spelling | None = None,
+    spelling: Spelling | None = None,
+    still_free: Callable[[], object] | None = None,
 ) -> None:
     """Write `layers`, whose keys are canonical names.
 
-    Factors become LoRA modules: of a UNet in kohya's spelling unless `spelled` otherwise, with one alpha, the highest
-    rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; of Flux and SD 3 in
-    diffusers' spelling. Other deltas become `.diff`, and those of biases `.diff_b`.
+    Factors become LoRA modules, in the usual spelling of the family unless `spelling` is another: in kohya's with one
+    alpha, the highest rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; in
+    diffusers' with none. Other deltas become `.diff`, and those of biases `.diff_b`.
     `dtype` is a name from DTYPES, `metadata` is added to what kohya's scripts write. The file appears once it is
-    complete, or not at all. Raises FileError, and whatever `layers` raises.
+    complete, or not at all; `still_free` is asked right before. Raises FileError, and whatever `layers` and
+    `still_free` raise.
     """
     with replacing(path) as part:
         held = dict(layers)
-        transformer = any(is_transformer(str(key.name)) for key in held)
-        in_peft = transformer or spelled == "diffusers"
-        if transformer and spelled == "kohya":
-            raise FileError("LoRAs for Flux and SD 3 are written in diffusers' spelling only: choose that")
-        if transformer:
-            entries = spelling.diffusers(held, family is SD3)
-        else:
-            entries = spelling.unet_in_diffusers(held) if in_peft else spelling.kohya(held, family)
+        written = to_write([str(key.name) for key in held], family)
+        spelling = spelling or written.usual_spelling
+        if spelling not in written.entries:
+            raise FileError(
+                f"LoRAs for {labels('and', lacking=spelling)} are written in {_WHOSE[written.usual_spelling]} spelling "
+                "only: choose that"
+            )
+        in_peft = spelling == "diffusers"
+        entries = written.entries[spelling](held)
         ranks = {name: delta.rank for name, delta in entries.items() if isinstance(delta, LowRankDelta)}
         alpha = None if in_peft else max(ranks.values(), default=0)
         tensors: dict[str, Tensor] = {}
@@ -71,6 +71,8 @@ def write_lora(
             metadata = {**metadata, "lora_adapter_metadata": json.dumps(_peft_settings(ranks))}
         save_file(tensors, part, training)
         save_file(tensors, part, {**training, **metadata, **kohya_hashes(part)})
+        if still_free:
+            still_free()
 
 
 def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
@@ -102,8 +104,8 @@ def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
 def _tensors(name: str, delta: Delta, dtype: str, alpha: int | None) -> dict[str, Tensor]:
     """The tensors of the module `name`: in kohya's spelling with an alpha, in PEFT's without."""
     if not isinstance(delta, LowRankDelta):
-        role = "diff_b" if name.endswith(spelling.BIAS) else "diff"
-        found = {f"{name.removesuffix(spelling.BIAS)}.{role}": delta.tensor()}
+        role = "diff_b" if name.endswith(BIAS) else "diff"
+        found = {f"{name.removesuffix(BIAS)}.{role}": delta.tensor()}
     elif alpha is None:
         up, down = delta.balanced().factors()
         found = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
@@ -113,7 +115,12 @@ def _tensors(name: str, delta: Delta, dtype: str, alpha: int | None) -> dict[str
     stored = {tensor: values.to(DTYPES[dtype]).contiguous() for tensor, values in found.items()}
     if not all(values.isfinite().all() for values in stored.values()):
         raise FileError(
-            f"layer {name} holds values too large for {dtype}: choose --dtype bf16 or fp32, or a smaller weight"
+            f"layer {name} holds values too large for {dtype}",
+            Remedy(
+                "choose --dtype bf16 or fp32, or a smaller weight",
+                "choose the dtype bf16 or fp32, or a smaller weight",
+                "choose bf16 or fp32, or a smaller weight",
+            ),
         )
     if isinstance(delta, LowRankDelta) and alpha is not None:
         stored[f"{name}.alpha"] = torch.tensor(float(alpha))

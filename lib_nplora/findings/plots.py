@@ -12,10 +12,12 @@ import numpy as np
 from ..errors import NploraError
 from ..fusion.interference import Interference
 from ..jobs.pair import FileFusion
+from ..layers.block import Block
 from ..layers.key import ModuleKey
-from ..layers.place import block_of, in_model_order, in_usual_order, kind_of
+from ..layers.place import KINDS
 from ..methods.selection import USUAL_STEPS
-from ..request.request import FusionRequest, format_number
+from ..methods.texts import format_number
+from ..request.request import FusionRequest
 from .sentences import Group, percent, projects, removed_at, strength_of
 
 if TYPE_CHECKING:
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CONTENT, _STYLE = "#0072b2", "#e69f00"
-"""Of Okabe and Ito's colours, which the colour-blind tell apart."""
+"""Two of Okabe and Ito's colours, which the colour-blind tell apart."""
 
-_MOST_ROWS_WITH_NUMBERS = 16
+_MOST_ROWS_WITH_NUMBERS = 30
 _GREATEST_MU = 5
 
 
@@ -52,11 +54,11 @@ def figure(fusion: FileFusion, request: FusionRequest, steps: int = USUAL_STEPS)
     except ImportError as error:
         raise PlotError("plots need matplotlib: pip install matplotlib") from error
     letters = fusion.schedule.letters(steps) if fusion.schedule else {}
-    rows = len({block_of(str(key.name)) for key in fusion.interference})
+    rows = len({key.place.block for key in fusion.interference})
     height = max(6.0, 0.24 * rows + 1.5)
     heights = [height, 3.2] if letters else [height]
     drawn = Figure(figsize=(12, sum(heights)), layout="constrained")
-    drawn.suptitle(f"{_plain(request.title)}, method {request.method}", parse_math=False)
+    drawn.suptitle(f"{_plain(request.title)}, method {request.method.name}", parse_math=False)
     upper, *lower = drawn.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat
     if fusion.interference:
         grid = upper.add_gridspec(2, 2, width_ratios=(3, 2))
@@ -78,11 +80,11 @@ def _overlaps(axes: Axes, fusion: FileFusion) -> None:
     """Blocks x kinds of layers, coloured by overlap over chance."""
     from matplotlib.colors import LogNorm
 
-    cells: dict[tuple[str, str], list[Interference]] = {}
+    cells: dict[tuple[Block, str], list[Interference]] = {}
     for key, row in fusion.interference.items():
-        cells.setdefault((block_of(str(key.name)), kind_of(str(key.name))), []).append(row)
-    blocks = in_model_order({block for block, _ in cells})
-    kinds = in_usual_order({kind for _, kind in cells})
+        cells.setdefault((key.place.block, key.place.kind), []).append(row)
+    blocks = sorted({block for block, _ in cells})
+    kinds = sorted({kind for _, kind in cells}, key=KINDS.index)
     table = np.full((len(blocks), len(kinds)), np.nan)
     for (block, kind), rows in cells.items():
         if ratio := Group.of(rows).times_chance:
@@ -97,7 +99,7 @@ def _overlaps(axes: Axes, fusion: FileFusion) -> None:
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
     axes.set_xticks(range(len(kinds)), kinds, rotation=45, ha="right")
-    axes.set_yticks(range(len(blocks)), blocks, fontsize=10 if len(blocks) <= 40 else 6)
+    axes.set_yticks(range(len(blocks)), map(str, blocks), fontsize=10 if len(blocks) <= 40 else 8)
     axes.set_title("How much the two meet (1 is chance)")
     if len(blocks) <= _MOST_ROWS_WITH_NUMBERS:
         for row, column in np.argwhere(~np.isnan(table)):
@@ -148,14 +150,13 @@ def _schedule(axes: Axes, letters: dict[ModuleKey, str]) -> None:
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    order = in_model_order({block_of(str(key.name)) for key in letters})
-    keys = sorted(letters, key=lambda key: order.index(block_of(str(key.name))))
+    keys = sorted(letters, key=lambda key: key.place.block)
     table = np.array([[letter == "s" for letter in letters[key]] for key in keys]).T
     colours = ListedColormap([_CONTENT, _STYLE])
     steps = len(table)
     sides = (-0.5, len(keys) - 0.5, steps + 0.5, 0.5)
     axes.imshow(table, cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=sides)
-    blocks = [block_of(str(key.name)) for key in keys]
+    blocks = [str(key.place.block) for key in keys]
     firsts = [i for i, block in enumerate(blocks) if i == 0 or blocks[i - 1] != block]
     axes.set_xticks(firsts, [blocks[i] for i in firsts], rotation=45, ha="right", fontsize=8)
     axes.set(xlabel="layers", ylabel="step")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from ..fusion.interference import Interference
 from ..jobs.pair import PLAIN_MERGE, FileFusion
+from ..layers.block import Block
+from ..layers.by_block import ByBlock
 from ..layers.key import ModuleKey
-from ..layers.place import block_of, in_model_order
 from ..maths.rank_rule import RankRule
-from ..methods.table import METHODS, Basis
-from ..request.request import HARD, FusionRequest, format_number
+from ..methods.table import usual
+from ..methods.texts import format_number
+from ..request.request import FusionRequest
 
 SAME_START = 0.2
 """Likeness of the two LoRAs' `down` factors that only a common start gives: unrelated ones stay within some 0.06."""
@@ -86,10 +88,10 @@ def by_part(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
 
 def by_block(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
     """Block, in the order of the model -> its layers."""
-    blocks: dict[str, list[Interference]] = {}
+    blocks: dict[Block, list[Interference]] = {}
     for key, row in rows.items():
-        blocks.setdefault(block_of(str(key.name)), []).append(row)
-    return {block: Group.of(blocks[block]) for block in in_model_order(blocks)}
+        blocks.setdefault(key.place.block, []).append(row)
+    return {str(block): Group.of(blocks[block]) for block in sorted(blocks)}
 
 
 def removed_at(mu: float) -> float:
@@ -122,22 +124,32 @@ def _shared(total: Group, request: FusionRequest) -> str:
     if projects(request):
         change = next(words for most, words in _CHANGES if total.removed <= most)
         return f"{shared}mu = {_mu(request)} removes {percent(total.removed)}: expect {change}."
-    removed = percent(total.inside * removed_at(request.mu))
-    return f"{shared}method={request.method} does not look at that, np at mu = {_mu(request)} would remove {removed}."
+    removed = percent(total.inside * removed_at(strength_of(request)))
+    instead = f"{usual().name} at mu = {_mu(request)} would remove {removed}"
+    return f"{shared}method={request.method.name} does not look at that, {instead}."
 
 
 def projects(request: FusionRequest) -> bool:
     """Whether the method takes the content off the style's directions."""
-    return METHODS[request.method].basis is Basis.STYLE_INPUT
+    return request.method.projects_by is not None
 
 
 def strength_of(request: FusionRequest) -> float:
-    """The mu that counts."""
-    return HARD if request.method == "hard" else request.mu
+    """The mu that counts where there is no exception by block; if the method has none, that of the usual method."""
+    asked = _projecting(request)
+    assert asked.method.projects_by is not None
+    return asked.method.projects_by(asked.values)
+
+
+def _projecting(request: FusionRequest) -> FusionRequest:
+    """The request, with the usual method if its own does not project."""
+    return request if projects(request) else replace(request, method=usual())
 
 
 def _mu(request: FusionRequest) -> str:
-    return format_number(strength_of(request))
+    read = _projecting(request).values.held.values()
+    by_block = any(isinstance(value, ByBlock) and value.exceptions for value in read)
+    return format_number(strength_of(request)) + (" (others by block)" if by_block else "")
 
 
 def _reach(total: Group, request: FusionRequest) -> str:
@@ -173,7 +185,7 @@ def _same_start(total: Group) -> str:
 
 
 def _wide(total: Group, request: FusionRequest) -> str:
-    if total.chance > MUCH and request.k == RankRule():
+    if total.chance > MUCH and request.method.directions(request.values) == RankRule():
         return "The style uses nearly every direction there is: k=32 or k=90% protects only its strongest."
     return ""
 

@@ -44,5 +44,5 @@ class FusedLora:
         return self.schedule.winners(0, 1) if self.schedule else {}
 
     def update(self, key: ModuleKey, winners: Winners) -> Delta:
-        """Of a layer, while these win."""
+        """The update of a layer while these win."""
         return self.rivals[key] if winners.get(key) == "style" else self.deltas[key]

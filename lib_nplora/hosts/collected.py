@@ -14,7 +14,7 @@ from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.delta import Delta
 from ..maths.dense import DenseDelta
 from ..maths.lowrank import LowRankDelta
-from .protocol import LoraFile
+from .protocol import ShelfFile
 
 _ENDINGS = (
     r"[._]lora[._]|\.lora_|\.(alpha|scale|dora_scale|diff|diff_b|[wb]_norm|(set|reshape)_weight|weight|on_input)$"
@@ -28,7 +28,7 @@ _HUGE = 1e30
 class Collected:
     """Gathers the deltas of a file. Matrices are made each time they are asked for, the rest is held."""
 
-    def __init__(self, file: LoraFile) -> None:
+    def __init__(self, file: ShelfFile) -> None:
         self.name = file.name
         self._stamp = file.stamp
         self._held: dict[ModuleKey, Delta] = {}

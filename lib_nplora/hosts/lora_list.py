@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ..errors import FileError, NotFoundError, did_you_mean
-from .protocol import LoraEntry, LoraFile
+from .protocol import LoraEntry, ShelfFile
 
 logger = logging.getLogger("nplora")
 
@@ -17,8 +17,15 @@ _listing = threading.Lock()
 """The host empties its tables before it fills them again, and the REST API has threads of its own."""
 
 
+USED = (
+    *("available_networks", "available_network_aliases", "available_network_hash_lookup"),
+    *("forbidden_network_aliases", "list_available_networks", "shared"),
+)
+"""What the built-in extension's module must have."""
+
+
 class LoraList:
-    """Looks LoRAs up in `networks`, the built-in extension's module. Each adapter of such a host is one."""
+    """The shelf of a host whose built-in extension's module, `networks`, has these tables."""
 
     def __init__(self, networks: Any) -> None:
         self._networks = networks
@@ -26,28 +33,28 @@ class LoraList:
 
     @property
     def folder(self) -> str:
-        """See Host."""
+        """See Shelf."""
         folder: str = self._networks.shared.cmd_opts.lora_dir
         return folder
 
     def names(self) -> list[str]:
-        """See Host."""
+        """See Shelf."""
         return [entry.name for entry in self.listed()]
 
     def listed(self) -> list[LoraEntry]:
-        """See Host."""
+        """See Shelf."""
         with _listing:
             records = list(self._networks.available_networks.values())
         entries = [LoraEntry(r.name, r.alias, r.filename, r.shorthash or "", r.metadata or {}) for r in records]
         return sorted(entries, key=lambda entry: entry.name.lower())
 
     def refresh(self) -> None:
-        """See Host."""
+        """See Shelf."""
         with _listing:
             self._networks.list_available_networks()
 
-    def resolve(self, name: str) -> LoraFile:
-        """See Host.resolve. A file that was added or replaced since the host last looked is found.
+    def resolve(self, name: str) -> ShelfFile:
+        """See Shelf. A file that was added or replaced since the host last looked is found.
 
         Raises FileError if the host fails to hash it, as A1111 does where a header claims an absurd length.
         """
@@ -69,10 +76,10 @@ class LoraList:
             record.read_hash()
         except Exception as error:
             raise FileError(f"'{record.name}' cannot be read: {error}") from error
-        return LoraFile(record.name, path, stamp, record.shorthash or "", record, record.metadata or {})
+        return ShelfFile(record.name, path, stamp, record.shorthash or "", record, record.metadata or {})
 
     def named_by_hash(self, shorthash: str, seconds: float = 10.0) -> str | None:
-        """See Host. A file that was added or renamed since the host last looked is found, too."""
+        """See Shelf. A file that was added or renamed since the host last looked is found, too."""
         if not shorthash:
             return None
         if (name := self._hashed(shorthash)) is None:
@@ -88,7 +95,7 @@ class LoraList:
             return networks.available_network_aliases.get(name)
 
     def _hashed(self, shorthash: str) -> str | None:
-        """By the host's table of the hashes that it knows."""
+        """The name of a file whose hash the host knows already."""
         with _listing:
             record = self._networks.available_network_hash_lookup.get(shorthash)
         return str(record.name) if record and os.path.isfile(record.filename) else None

@@ -1,12 +1,14 @@
-"""What a host adapter does."""
+"""What there is of a host: the LoRAs on its shelf, and its model."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..errors import HostError
 from ..fusion.fused import FusedLora, Winners
+from ..layers.block import Block
 from ..layers.weights import LoraWeights
 
 
@@ -30,7 +32,7 @@ class LoraEntry:
 
 
 @dataclass(frozen=True)
-class LoraFile:
+class ShelfFile:
     """A LoRA that the host has found on disk.
 
     name
@@ -40,7 +42,7 @@ class LoraFile:
     shorthash
         As the host writes it into `Lora hashes`; may be empty.
     record
-        The host's own.
+        What the host itself keeps of it; None if it keeps nothing.
     metadata
         What the file's header says about it.
     """
@@ -48,23 +50,17 @@ class LoraFile:
     name: str
     path: str
     stamp: str
-    shorthash: str
-    record: Any
+    shorthash: str = ""
+    record: Any = None
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
-class Host(Protocol):
-    """One WebUI. All calls come from the thread that makes the picture; those about files and names from any."""
-
-    name: str
+class Shelf(Protocol):
+    """The LoRA files of a host. May be asked from any thread."""
 
     @property
     def folder(self) -> str:
         """Where new LoRAs are saved."""
-
-    @property
-    def checkpoint(self) -> str | None:
-        """The file of the loaded model, None if none is loaded. Loads none."""
 
     def names(self) -> list[str]:
         """The stems of the LoRA files that the host knows, in alphabetical order, whatever their case."""
@@ -81,13 +77,24 @@ class Host(Protocol):
         Files that the host has not hashed yet are read for about `seconds`, the newest first.
         """
 
-    def model_token(self) -> Hashable:
-        """Equal for equal loaded models: deltas loaded under one token fit no other."""
-
-    def resolve(self, name: str) -> LoraFile:
+    def resolve(self, name: str) -> ShelfFile:
         """The file that `<lora:name>` means, by stem or alias. Raises NotFoundError with the nearest name."""
 
-    def load(self, file: LoraFile) -> LoraWeights:
+
+class Model(Protocol):
+    """The model that makes the pictures. All calls come from the thread that does."""
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The file of the loaded model, None if none is loaded. Loads none."""
+
+    def token(self) -> Hashable:
+        """Equal for equal loaded models: deltas loaded under one token fit no other."""
+
+    def blocks(self) -> Collection[Block]:
+        """The blocks of the loaded model that LoRAs can change."""
+
+    def load(self, file: ShelfFile) -> LoraWeights:
         """Read a LoRA and match it to the loaded model. Raises FileError, MismatchError."""
 
     def apply(self, fused: Sequence[FusedLora]) -> None:
@@ -106,3 +113,23 @@ class Host(Protocol):
 
     def clear(self) -> None:
         """Leave the model as the host itself would have it."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A program that makes pictures, as we know it.
+
+    shelf
+        None if it keeps no list of LoRAs, as a library that is handed files does not.
+    """
+
+    name: str
+    model: Model
+    shelf: Shelf | None
+
+
+def shelf_of(host: Host) -> Shelf:
+    """The shelf of a host that must have one. Raises HostError."""
+    if host.shelf is None:
+        raise HostError(f"{host.name} keeps no list of LoRAs, so none can be found by its name")
+    return host.shelf

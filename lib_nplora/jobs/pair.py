@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from .. import __version__
-from ..errors import FileError, MismatchError, RequestError
-from ..files import Base, LoraFile, Sizing, Spelling, is_transformer, read_lora, write_lora
+from ..errors import FileError, Remedy, RequestError
+from ..files import Base, LoraFile, Sizing, Spelling, read_lora, to_write, write_lora
 from ..fusion.interference import Interference
 from ..fusion.outcome import Summary
-from ..fusion.walk import FusedLayer, fuse_layers, schedule_of, settings_of, unread
+from ..fusion.walk import FusedLayer
+from ..layers.by_block import written_exceptions
 from ..layers.key import ModuleKey
-from ..layers.weights import LoraWeights
 from ..maths.cache import ByteLru
+from ..maths.delta import Delta
 from ..maths.rank_rule import RankRule
 from ..methods.selection import Schedule
-from ..methods.table import OPTIONS, method_named
-from ..request.request import FusionRequest, Source, format_number
-from .traits import accelerator
+from ..methods.texts import format_number
+from ..request.request import FusionRequest, Source
+from .job import Job, LoadedLora, Progress, Remark, unwatched
 
 PLAIN_MERGE = "The two LoRAs share no layer that can be fused, so this is a plain merge."
-"""To be said unless `summary.any_fused`."""
+"""Said beside the remarks if the job merges plainly."""
 
-ONLY_DIFFUSERS = "WebUIs do not know all layers of a UNet by diffusers' names: for <lora:...>, choose kohya's"
-
-Watch = Callable[[LoraWeights, LoraWeights, Iterator[FusedLayer]], Iterator[FusedLayer]]
-"""(content, style, layers) -> the same layers, one by one, while somebody looks on."""
-
-
-def unwatched(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
-    """See Watch."""
-    return walk
+ONLY_DIFFUSERS = Remark("WebUIs do not know all layers of a UNet by diffusers' names: for <lora:...>, choose kohya's")
 
 
 @dataclass(frozen=True)
 class FilePair:
-    """What to fuse.
+    """Two files to fuse, and how.
 
     request
-        Of one content and one style, by whatever names.
+        Names one content and one style, by whatever names.
     base
         The model's file, for the kinds of module that need its weights.
     """
@@ -54,7 +48,7 @@ class FilePair:
 
 @dataclass(frozen=True)
 class Saving:
-    """How to save it.
+    """How a fusion is saved.
 
     dtype
         A name from DTYPES.
@@ -78,12 +72,14 @@ class Saving:
 
 @dataclass(frozen=True, eq=False)
 class FileFusion:
-    """What came of it.
+    """What came of a pair that was fused or inspected.
 
     remarks
-        On files that are a strange choice, and on settings that have no effect.
+        What the user might not expect of it.
+    merges_plainly
+        Whether the two are added up for want of anything to fuse: PLAIN_MERGE says so.
     sizing
-        With the layers whose rank was lowered.
+        How large layers might be, and the layers whose rank was lowered.
     schedule
         Who wins which layer when, for a method that changes with the steps.
     interference
@@ -91,56 +87,73 @@ class FileFusion:
     """
 
     summary: Summary
-    remarks: tuple[str, ...]
+    remarks: tuple[Remark, ...]
+    merges_plainly: bool = False
     sizing: Sizing = field(default_factory=Sizing)
     schedule: Schedule | None = None
     interference: Mapping[ModuleKey, Interference] = field(default_factory=dict)
 
 
-def fuse_files(pair: FilePair, saving: Saving, watch: Watch = unwatched) -> FileFusion:
+def fuse_files(
+    pair: FilePair,
+    saving: Saving,
+    progress: Progress = unwatched,
+    still_free: Callable[[], object] | None = None,
+) -> FileFusion:
     """Write the fusion. The file appears once it is complete, or not at all.
 
-    Raises FileError, MismatchError, RequestError, and whatever `watch` raises.
+    still_free
+        Asked right before the file is put in its place. May raise to have nothing written.
+
+    Raises FileError, MismatchError, RequestError, and whatever `progress` and `still_free` raise.
     """
     check_new(saving.output, ".safetensors", saving.overwrite, (pair.content, pair.style, pair.base))
-    if method_named(pair.request.method).rule:
+    if pair.request.method.changes_with_steps:
         raise RequestError(
-            f"method={pair.request.method} changes from step to step, which no file can hold: use the tag in a prompt, "
-            "or choose another method"
+            f"method={pair.request.method.name} changes from step to step, which no file can hold: use the tag in a "
+            "prompt, or choose another method"
         )
     read = _Read.of(pair)
-    seen: list[FusedLayer] = []
+    family = read.content.family or read.style.family
     sizing = Sizing(saving.size, saving.full)
+    fused: list[FusedLayer] = []
+    deltas: dict[ModuleKey, Delta] = {}
+    for layer in read.walk(progress):
+        fused.append(replace(layer, delta=None))
+        if layer.delta is not None:
+            deltas[layer.key] = sizing.fit(layer.key, layer.delta)
+    # The deltas are handed over, so that the writer can let go of each one that it has converted.
     write_lora(
         saving.output,
-        (
-            (layer.key, sizing.fit(layer.key, layer.delta))
-            for layer in read.walk(seen, watch)
-            if layer.delta is not None
-        ),
+        ((key, deltas.pop(key)) for key in list(deltas)),
         saving.dtype,
-        read.content.family or read.style.family,
+        family,
         read.provenance(sizing),
         saving.spelled,
+        still_free,
     )
-    remarks = read.remarks
-    if saving.spelled == "diffusers" and not any(is_transformer(str(layer.key.name)) for layer in seen):
-        remarks += (ONLY_DIFFUSERS,)
-    return FileFusion(read.summary(seen), remarks, sizing)
+    summary = read.job.summary(fused)
+    remarks = read.job.remarks(summary, None, removal_told=True)
+    usual = to_write([str(key.name) for key in summary.layers], family).usual_spelling
+    if saving.spelled == "diffusers" != usual:
+        remarks.append(ONLY_DIFFUSERS)
+    return FileFusion(summary, tuple(remarks), read.job.merges_plainly(summary), sizing)
 
 
-def inspect_files(pair: FilePair, watch: Watch = unwatched) -> FileFusion:
-    """Say what the fusion would be, layer by layer. Raises FileError, MismatchError, RequestError, and as `watch`."""
+def inspect_files(pair: FilePair, progress: Progress = unwatched) -> FileFusion:
+    """Say what the fusion would be, layer by layer.
+
+    Raises FileError, MismatchError, RequestError, and whatever `progress` raises.
+    """
     read = _Read.of(pair)
-    seen: list[FusedLayer] = []
-    for _ in read.walk(seen, watch, inspected=True):
-        pass
-    contests = {layer.key: layer.contest for layer in seen if layer.contest}
+    fused = [replace(layer, delta=None, rival=None) for layer in read.walk(progress, inspected=True)]
+    summary, schedule = read.job.summary(fused), read.job.schedule(fused)
     return FileFusion(
-        read.summary(seen),
-        read.remarks,
-        schedule=schedule_of(pair.request, contests),
-        interference={layer.key: layer.interference for layer in seen if layer.interference},
+        summary,
+        tuple(read.job.remarks(summary, schedule, removal_told=True)),
+        read.job.merges_plainly(summary),
+        schedule=schedule,
+        interference={layer.key: layer.interference for layer in fused if layer.interference},
     )
 
 
@@ -155,52 +168,38 @@ def losses(sizing: Sizing) -> str:
 class _Read:
     """A pair whose files are open, and fit each other as far as their headers tell."""
 
-    request: FusionRequest
+    job: Job
     content: LoraFile
     style: LoraFile
     base: Base | None
 
     @classmethod
     def of(cls, pair: FilePair) -> _Read:
-        """Raises FileError, MismatchError."""
+        """Open the files of a pair. Raises FileError, MismatchError, RequestError."""
+        pair.request.check()
         base = Base(pair.base) if pair.base else None
-        read = cls(pair.request, read_lora(pair.content, base), read_lora(pair.style, base), base)
-        _check_pair(read.content, read.style)
-        return read
+        content, style = (read_lora(path, base) for path in (pair.content, pair.style))
+        family = content.family or style.family
+        job = Job(pair.request, [_loaded(content)], [_loaded(style)], family.blocks if family else ())
+        job.check()
+        return cls(job, content, style, base)
 
-    def walk(self, seen: list[FusedLayer], watch: Watch, inspected: bool = False) -> Iterator[FusedLayer]:
-        """The fused layers one by one. Fills `seen` with them, less their deltas, which are not kept."""
-
-        def walk() -> Iterator[FusedLayer]:
-            bases = ByteLru(0)
-            for layer in fuse_layers(self.request, [self.content.weights], [self.style.weights], bases, inspected):
-                seen.append(replace(layer, delta=None, rival=None))
-                yield layer
-                bases.begin_round()
-
-        return watch(self.content.weights, self.style.weights, walk())
-
-    def summary(self, seen: Sequence[FusedLayer]) -> Summary:
-        reports = {layer.key: layer.report for layer in seen}
-        return Summary(reports, len(self.content.weights.unmatched) + len(self.style.weights.unmatched))
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        accelerators = (
-            f"'{lora.path.name}' looks like an accelerator LoRA ({kind}), which is no {role}: leave it out"
-            for role, lora in (("content", self.content), ("style", self.style))
-            if (kind := accelerator(lora.weights.name))
-        )
-        return *accelerators, *unread(self.request)
+    def walk(self, progress: Progress, inspected: bool = False) -> Iterator[FusedLayer]:
+        """The fused layers one by one. What one is decomposed into is not kept for the next."""
+        derived = ByteLru(0)
+        for layer in self.job.walk(derived, inspected, progress):
+            yield layer
+            derived.begin_round()
 
     def provenance(self, sizing: Sizing) -> dict[str, str]:
         """What the file says about how it was made."""
-        request, base = self.request, self.base
-        reads = method_named(request.method).reads
+        request, base = self.job.request, self.base
 
         def described(lora: LoraFile, source: Source) -> str:
             te, unet = source.te * request.te, source.unet * request.unet
-            return json.dumps([{"name": lora.weights.name, "sha256": lora.sha256, "te": te, "unet": unet}])
+            told = {"name": lora.weights.name, "sha256": lora.sha256, "te": te, "unet": unet}
+            exceptions = written_exceptions(source.exceptions, format_number)
+            return json.dumps([{**told, "blocks": exceptions} if exceptions else told])
 
         used = base and any(lora.weights.digest != lora.sha256 for lora in (self.content, self.style))
         model = {"nplora_base": json.dumps({"name": base.path.stem, "sha256": base.digest})} if base and used else {}
@@ -208,10 +207,8 @@ class _Read:
             "nplora_version": __version__,
             "nplora_contents": described(self.content, request.contents[0]),
             "nplora_styles": described(self.style, request.styles[0]),
-            "nplora_mu": format_number(request.mu),
-            "nplora_k": str(request.k),
-            "nplora_method": request.method,
-            **{f"nplora_{name}": str(getattr(settings_of(request), name)) for name in OPTIONS if name in reads},
+            "nplora_method": request.method.name,
+            **{f"nplora_{one.name}": request.values.text(one) for one in request.method.parameters},
             **({f"nplora_{'energy' if sizing.size.percent else 'rank'}": str(sizing.size)} if sizing.size else {}),
             **model,
         }
@@ -225,21 +222,21 @@ def check_new(output: Path, ending: str, overwrite: bool, read: Iterable[Path | 
         raise FileError(f"the output folder '{output.parent}' does not exist: create it first")
     if output.is_dir():
         raise FileError(f"the output '{output}' is a folder: name a file in it")
-    if not output.exists():
-        return
-    for path in filter(None, read):
-        if path.exists() and output.samefile(path):
+    if output.exists():
+        if any(path.exists() and output.samefile(path) for path in filter(None, read)):
             raise FileError(f"the output '{output}' is one of the files to read: choose another name")
-    if not overwrite:
-        raise FileError(f"the output '{output}' exists: choose another name, or add --overwrite")
+        if not overwrite:
+            raise FileError(
+                f"the output '{output}' exists",
+                Remedy("choose another name, or add --overwrite", "choose another name"),
+            )
+    try:
+        with TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise FileError(f"'{output}' cannot be written: {error}") from error
 
 
-def _check_pair(content: LoraFile, style: LoraFile) -> None:
-    """Raises FileError or MismatchError if a fusion would make no sense."""
-    if content.sha256 == style.sha256:
-        raise FileError(f"'{content.path}' and '{style.path}' are the same LoRA: choose two different ones")
-    if content.family and style.family and content.family != style.family:
-        raise MismatchError(
-            f"'{content.path.name}' is made for {content.family.label} and '{style.path.name}' for "
-            f"{style.family.label}: choose two LoRAs for the same model"
-        )
+def _loaded(lora: LoraFile) -> LoadedLora:
+    family = lora.family.label if lora.family else None
+    return LoadedLora(lora.weights, lora.path.name, lora.path.name, lora.sha256, lora.metadata, family)

@@ -1,32 +1,28 @@
-"""One a process: request -> load -> fuse -> apply. Owns all state, and lets no exception out."""
+"""What the prompts of a running WebUI ask for, fused and made part of its model."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import FileError, NploraError, RequestError
 from ..fusion.fused import FusedLora
-from ..fusion.walk import fingerprint, fuse, settings_of, unread
-from ..hosts.protocol import Host, LoraFile
+from ..hosts.protocol import Host, ShelfFile, shelf_of
+from ..layers.block import Block
 from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.dense import DenseDelta
-from ..methods.table import Basis, method_named
-from ..request.request import FusionRequest, format_number
-from .traits import accelerator, family
+from ..request.request import FusionRequest
+from .job import Job, LoadedLora
 
 logger = logging.getLogger("nplora")
 
 GIB = 2**30
-SMALL_EFFECT = 0.01
-"""Share of the content's energy under which a projection is hardly seen, and is said to be so."""
-
-MANY_DIRECTIONS = 0.5
-"""Share of the directions over which a style's basis leaves hardly any content, as one that has no small rank does."""
+PLAIN_MERGE = "the LoRAs have no layer in common, so they are merged plainly"
+"""Said beside the remarks if the job merges plainly."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Plan:
     honoured: Mapping[Asked, FusedLora]
     problems: Sequence[str]
     remarks: Sequence[str]
-    files: Mapping[str, LoraFile]
+    files: Mapping[str, ShelfFile]
 
     @property
     def by_role(self) -> bool:
@@ -88,7 +84,7 @@ class Applied:
 
 
 class Session:
-    """The fusions of one running WebUI."""
+    """The fusions of one running WebUI. It owns all their state, and lets no exception out."""
 
     def __init__(self, host: Host, cache_gib: float = 5) -> None:
         self.host = host
@@ -97,6 +93,7 @@ class Session:
         self._fused = ByteLru(0)
         self.resize(cache_gib)
         self._model: Hashable = None
+        self._known_blocks: tuple[Hashable, Collection[Block]] | None = None
         self._contested: dict[Asked, FusedLora] = {}
         self._meant: OrderedDict[tuple[str, ...], tuple[str, ...]] = OrderedDict()
 
@@ -110,7 +107,7 @@ class Session:
         honoured: dict[Asked, FusedLora] = {}
         problems: list[str] = []
         remarks: list[str] = []
-        files: dict[str, LoraFile] = {}
+        files: dict[str, ShelfFile] = {}
         self._forget_other_models()
         for one in asked:
             try:
@@ -133,9 +130,9 @@ class Session:
         problems: list[str] = []
         try:
             if by_fingerprint:
-                self.host.apply(list(by_fingerprint.values()))
+                self.host.model.apply(list(by_fingerprint.values()))
             else:
-                self.host.clear()
+                self.host.model.clear()
         except Exception as error:
             problems = [_comment(asked, _reason(error)) for asked in plan.honoured]
             by_fingerprint = {}
@@ -158,7 +155,7 @@ class Session:
         for asked, fused in list(self._contested.items()):
             assert fused.schedule is not None
             try:
-                self.host.swap(fused, fused.schedule.winners(step, steps))
+                self.host.model.swap(fused, fused.schedule.winners(step, steps))
             except Exception as error:
                 del self._contested[asked]
                 problems.append(_comment(asked, f"stopped changing at step {step + 1} of {steps}: {_reason(error)}"))
@@ -168,14 +165,14 @@ class Session:
         """Leave the model as it would be without us. What was read and decomposed is kept."""
         self._contested = {}
         try:
-            self.host.clear()
+            self.host.model.clear()
         except Exception:
             logger.exception("cannot clear")
 
     def _forget_other_models(self) -> None:
         """What was read for the model before the last switch fits no other, and would keep it in memory."""
         try:
-            model = self.host.model_token()
+            model = self.host.model.token()
         except Exception as error:
             logger.debug("no model is loaded: %s", error)
             return
@@ -184,30 +181,48 @@ class Session:
             self._loras.clear()
             self._fused.clear()
 
-    def _fuse(self, request: FusionRequest) -> tuple[dict[str, LoraFile], FusedLora, list[str]]:
-        settings_of(request)
-        files = {source.name: self.host.resolve(source.name) for source in (*request.contents, *request.styles)}
-        _refuse_same_file(request, files)
+    def _fuse(self, request: FusionRequest) -> tuple[dict[str, ShelfFile], FusedLora, list[str]]:
+        """The LoRAs of the request, what they become, and what the user might not expect of it."""
+        request.check()
+        shelf = shelf_of(self.host)
+        files = {source.name: shelf.resolve(source.name) for source in (*request.contents, *request.styles)}
         contents, styles = (
-            [self._load(files[source.name]) for source in side] for side in (request.contents, request.styles)
+            [self._loaded(source.name, files[source.name]) for source in side]
+            for side in (request.contents, request.styles)
         )
-
-        def make() -> FusedLora:
-            for lora in (*contents, *styles):
-                if isinstance(lora.deltas, DeltaMap) and lora.deltas.made:
-                    logger.info("%s: %d layers have no factors, which takes a while", lora.name, lora.deltas.made)
-            return fuse(request, contents, styles, self._bases)
-
-        fused = self._fused.get(fingerprint(request, contents, styles), make)
-        remarks = _remarks_on_files(list(files.values())) + _remarks(request, fused, contents, styles)
+        job = Job(request, contents, styles, self._blocks())
+        job.check()
+        fused = self._fused.get(job.fingerprint, lambda: self._made(job))
+        logger.info("%s: %s", fused.title, fused.summary)
+        remarks = [remark.told("WebUI") for remark in job.remarks(fused.summary, fused.schedule)]
+        if job.merges_plainly(fused.summary):
+            remarks.append(PLAIN_MERGE)
+        whole = sum(delta.nbytes for delta in fused.deltas.values() if isinstance(delta, DenseDelta))
+        if whole > GIB:
+            remarks.append(f"its layers have no small rank, so it takes {whole / GIB:.1f} GiB of memory")
         return files, fused, remarks
 
-    def _load(self, file: LoraFile) -> LoraWeights:
-        return self._loras.get(file.stamp, lambda: self._read(file))
+    def _blocks(self) -> Collection[Block]:
+        """Those of the loaded model."""
+        if self._known_blocks is None or self._known_blocks[0] != self._model:
+            self._known_blocks = self._model, self.host.model.blocks()
+        return self._known_blocks[1]
 
-    def _read(self, file: LoraFile) -> LoraWeights:
+    def _made(self, job: Job) -> FusedLora:
+        for lora in (*job.contents, *job.styles):
+            deltas = lora.weights.deltas
+            if isinstance(deltas, DeltaMap) and deltas.made:
+                logger.info("%s: %d layers have no factors, which takes a while", lora.name, deltas.made)
+        return job.fuse(self._bases)
+
+    def _loaded(self, name: str, file: ShelfFile) -> LoadedLora:
+        """The LoRA that the user calls `name`."""
+        weights = self._loras.get(file.stamp, lambda: self._read(file))
+        return LoadedLora(weights, name, os.path.basename(file.path), file.path, file.metadata)
+
+    def _read(self, file: ShelfFile) -> LoraWeights:
         try:
-            return self.host.load(file)
+            return self.host.model.load(file)
         except NploraError:
             raise
         except Exception as error:
@@ -227,87 +242,13 @@ class Session:
         return before != now
 
 
-def _refuse_same_file(request: FusionRequest, files: Mapping[str, LoraFile]) -> None:
-    contents = {files[source.name].path: source.name for source in request.contents}
-    for style in request.styles:
-        path = files[style.name].path
-        if path in contents:
-            both = dict.fromkeys((contents[path], style.name))
-            names = " and ".join(f"'{name}'" for name in both)
-            raise RequestError(f"{names} would be content and style at once. Name two different LoRAs")
-
-
-def _remarks_on_files(files: Sequence[LoraFile]) -> list[str]:
-    """What makes a LoRA, or a pair, a strange choice."""
-    remarks = [
-        f"'{file.name}' looks like an accelerator LoRA ({kind}), which has no subject and no style: "
-        "use an ordinary <lora:...> tag for it"
-        for file in files
-        if (kind := accelerator(file.name) or accelerator(os.path.basename(file.path)))
-    ]
-    families = {label: file.name for file in files if (label := family(file.metadata))}
-    if len(families) > 1:
-        made = " and ".join(f"'{name}' for {label}" for label, name in families.items())
-        remarks.append(f"these LoRAs are made for different models, {made}: the result may be noise")
-    return remarks
-
-
-def _remarks(
-    request: FusionRequest, fused: FusedLora, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]
-) -> list[str]:
-    """What the user would not expect of this fusion."""
-    method = method_named(request.method)
-    logger.info("%s: %s", fused.title, fused.summary)
-    remarks = []
-    summary = fused.summary
-    for role, sources, side, energy in (
-        ("content", request.contents, contents, summary.content_energy),
-        ("style", request.styles, styles, summary.style_energy),
-    ):
-        weights = (
-            getattr(source, key.part) * getattr(request, key.part)
-            for source, lora in zip(sources, side)
-            for key in lora.deltas
-        )
-        if energy == 0 and any(weights):
-            remarks.append(f"the {role} changes nothing: its alpha is 0, or all its values are")
-    if not summary.any_fused and not method.owner:
-        remarks.append("the LoRAs have no layer in common, so they are merged plainly")
-    if not summary.as_asked and (summary.any_fused or summary.not_matched):
-        left_out = [
-            f"{len(lora.unmatched)} of the modules in '{lora.name}' fit no layer of this model"
-            for lora in (*contents, *styles)
-            if lora.unmatched
-        ]
-        remarks.append("; ".join([f"not everything could be fused: {summary}", *left_out]))
-    remarks.extend(unread(request))
-    if (whole := sum(delta.nbytes for delta in fused.deltas.values() if isinstance(delta, DenseDelta))) > GIB:
-        remarks.append(f"its layers have no small rank, so it takes {whole / GIB:.1f} GiB of memory")
-    meet = any(
-        key.part == "unet" and layer.content_energy and layer.style_energy for key, layer in summary.layers.items()
-    )
-    if method.rule and not fused.schedule and meet:
-        remarks.append(f"no layer of scope={settings_of(request).scope} is in both LoRAs, so they are merged plainly")
-    if method.basis in (Basis.STYLE_INPUT, Basis.STYLE_OUTPUT) and ("mu" not in method.reads or request.mu > 0):
-        cause = f"mu={format_number(request.mu)}" if "mu" in method.reads else f"method={request.method}"
-        removed = f"{cause} removes {100 * summary.removed:.2f} % of the content's energy"
-        if 0 < summary.removed < SMALL_EFFECT:
-            remarks.append(f"these LoRAs hardly overlap, so expect a small change: {removed}")
-        elif summary.protected > MANY_DIRECTIONS:
-            remarks.append(
-                f"the style uses {100 * summary.protected:.0f} % of all directions, so little content is left: "
-                f"{removed}. Try k=32"
-            )
-    return remarks
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, NploraError):
-        return str(error)
+        return error.told("WebUI")
     logger.error("this should not happen", exc_info=error)
     return f"{type(error).__name__}: {error} (details are in the console)"
 
 
 def _comment(asked: Asked, text: str) -> str:
-    """In one line: a host's own words may be more."""
+    """What a picture says of a tag, in one line: a host's own words may be more."""
     return f"NP-LoRA: {asked.tag}: {' '.join(text.split())}"

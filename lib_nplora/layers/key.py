@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Literal
 
-Part = Literal["unet", "te"]
+from .place import Part, Place, place_of
+
+__all__ = ["ModuleKey", "Part"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class ModuleKey:
     def layer(self) -> ModuleKey:
         """The whole layer."""
         return replace(self, rows=None)
+
+    @property
+    def place(self) -> Place:
+        """Where in the model the layer stands, and what it does there."""
+        return place_of(str(self.name), self.part)
 
     def __str__(self) -> str:
         return f"{self.name}[{self.rows[0]}:{self.rows[1]}]" if self.rows else str(self.name)

@@ -36,7 +36,7 @@ class DeltaMap(Mapping[ModuleKey, Delta]):
 
     @property
     def nbytes(self) -> int:
-        """Of what is held."""
+        """Bytes of what is held."""
         return sum(delta.nbytes for delta in self._held.values())
 
 

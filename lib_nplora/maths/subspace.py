@@ -69,7 +69,7 @@ def _from_factors(deltas: Sequence[LowRankDelta]) -> RightSvd:
 
 
 def _from_matrices(deltas: Sequence[Delta]) -> RightSvd:
-    """By the eigenvectors of the smaller Gram matrix, in float64: squaring loses nothing that LOST would keep."""
+    """Decompose by the eigenvectors of the smaller Gram matrix, in float64: squaring loses nothing that LOST keeps."""
     matrix = torch.cat([delta.dense() for delta in deltas]).double()
     wide = matrix.shape[0] < matrix.shape[1]
     eigenvalues, vectors = torch.linalg.eigh(matrix @ matrix.T if wide else matrix.T @ matrix)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +39,7 @@ class Importance:
     nbytes = 64
 
     def scaled(self, weight: float) -> Importance:
-        """Of weight * delta."""
+        """What weight * delta weighs."""
         return Importance(abs(weight) * self.top, abs(weight) * self.total)
 
 
@@ -82,14 +81,14 @@ class Schedule:
         return content / style if style else 1.0
 
     def winners(self, step: int, steps: int) -> dict[Any, Winner]:
-        """By layer, at this step of so many."""
+        """The winner of each layer at this step of so many."""
         return {
             layer: "content" if self.rule(contest, self.gamma, step, steps) else "style"
             for layer, contest in self.contests.items()
         }
 
     def letters(self, steps: int) -> dict[Any, str]:
-        """By layer, a letter for each step: c or s."""
+        """For each layer a letter for each step, c or s."""
         by_step = [self.winners(step, steps) for step in range(steps)]
         return {layer: "".join(winners[layer][0] for winners in by_step) for layer in self.contests}
 
@@ -130,20 +129,3 @@ def sawtooth(alpha: float, beta: float, step: int, steps: int) -> float:
 def content_wins(contest: Contest, gamma: float, scale: float) -> bool:
     """Whether S_c >= S_s gamma S: Eq. 6, 8 and 10. A tie is the content's."""
     return contest.content.top >= contest.style.top * (gamma * scale)
-
-
-_ATTENTION = re.compile(
-    r"(attn\d?|attention)[._]|single_blocks[._]\d+[._]linear1(?![a-z\d])|qkv_mlp(?![a-z\d])", re.IGNORECASE
-)
-
-
-def is_attention(layer: str) -> bool:
-    """Whether a layer of a diffusion model, by any of its names, holds an attention's q, k, v or output.
-
-    Flux's linear1 (qkv_mlp in our own names) does, beside the first half of an MLP.
-    """
-    return bool(_ATTENTION.search(layer))
-
-
-SCOPES: dict[str, Callable[[str], bool]] = {"attention": is_attention, "all": lambda layer: True}
-"""Name of a scope -> whether a layer of the diffusion model, by its name, is contested."""

@@ -1,25 +1,23 @@
-"""The X/Y/Z plot's axes."""
+"""What an X/Y/Z plot can vary of a fusion."""
 
 from __future__ import annotations
 
-import inspect
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from ..errors import NploraError, RequestError
-from ..maths.rank_rule import RankRule
-from ..methods.selection import SCOPES
-from ..methods.table import METHODS, OPTIONS, method_named, scope_named
-from ..request.request import PARSERS, FusionRequest, Source, check_name, format_number, parse_mu, parse_number
+from ..errors import RequestError
+from ..layers.by_block import ByBlock, Exceptions, read_line
+from ..methods.parameter import Parameter, Strength
+from ..methods.table import method_named, methods, parameters, usual
+from ..methods.texts import parse_number
+from ..request.request import FusionRequest, Source
+from ..request.tag import check_name, read_weight
 from . import running
 
 PREFIX = "[NP-LoRA] "
-_KEPT = "nplora_axes"
-"""Attribute of `p` that holds a cell's values. `p` is copied for each cell: the mapping is never changed in place."""
+"""Stands before the names of our axes in the plot."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,10 @@ class Axis:
         What the plot offers, none for values to be typed.
     check
         Raises NploraError for a text that no cell could use.
+    type
+        Of the numbers that the plot gives; str for text.
+    ranges
+        Whether ranges of numbers may be typed although the values are text.
     """
 
     apply: Callable[[FusionRequest, str], FusionRequest]
@@ -42,6 +44,10 @@ class Axis:
     choices: Callable[[], Sequence[str]] | None = None
     check: Callable[[str], object] = str
     type: Callable[[Any], Any] = str
+    ranges: bool = False
+
+
+T = TypeVar("T")
 
 
 def _named(source: Source, text: str) -> Source:
@@ -49,8 +55,13 @@ def _named(source: Source, text: str) -> Source:
 
 
 def _weighted(source: Source, text: str) -> Source:
-    weight = parse_number("weight", text)
-    return replace(source, te=weight, unet=weight)
+    """With another weight, and with its exceptions by block as they are."""
+    weight = read_weight("weight", text)
+    return replace(source, te=weight.usual, unet=weight.usual, exceptions=weight.exceptions or source.exceptions)
+
+
+def _with_exceptions(source: Source, text: str) -> Source:
+    return replace(source, exceptions=_exceptions(partial(parse_number, "weight"), text))
 
 
 def _in_role(side: str, change: Callable[[Source, str], Source]) -> Callable[[FusionRequest, str], FusionRequest]:
@@ -64,139 +75,86 @@ def _in_role(side: str, change: Callable[[Source, str], Source]) -> Callable[[Fu
     return apply
 
 
-def _option(name: str, cost: float, type: Callable[[Any], Any]) -> Axis:
-    """Of a setting that only some methods read."""
-    parse = PARSERS[name]
-    return Axis(lambda request, text: replace(request, **{name: parse(text)}), cost=cost, check=parse, type=type)
+NONE = "none"
+"""No exception by block, as the value of an axis."""
 
 
-def _with_method(request: FusionRequest, text: str) -> FusionRequest:
-    """Without the settings that this method does not read, so that a plot of methods has none without effect."""
-    reads = method_named(text).reads
-    unread: dict[str, Any] = {name: None for name in OPTIONS if name not in reads}
-    return replace(request, method=text, **unread)
+def _exceptions(read: Callable[[str], T], text: str) -> Exceptions[T]:
+    """Those of `mid@2 out@hard`: the plot takes a comma for the end of a value. Raises RequestError."""
+    return () if text.strip().lower() == NONE else read_line(text, read)
+
+
+def _of_parameter(parameter: Parameter[Any], cost: float) -> dict[str, Axis]:
+    """The axes of a parameter: its value and, if it may have any, its exceptions by block."""
+
+    def usual(request: FusionRequest, text: str) -> FusionRequest:
+        value = parameter.read(text)
+        if isinstance(value, ByBlock) and not value.exceptions:
+            value = replace(value, exceptions=_held(request, parameter).exceptions)
+        return request.with_values(**{parameter.name: value})
+
+    def by_block(request: FusionRequest, text: str) -> FusionRequest:
+        value = replace(_held(request, parameter), exceptions=_exceptions(parameter.parse, text))
+        return request.with_values(**{parameter.name: value})
+
+    trials = (lambda: parameter.trials) if parameter.trials else None
+    found = {
+        parameter.name: Axis(
+            usual, cost, trials, parameter.read, parameter.number, isinstance(parameter.widget, Strength)
+        )
+    }
+    if parameter.by_block:
+        found[f"{parameter.name} by block"] = Axis(
+            by_block, cost + 0.0005, check=lambda text: _exceptions(parameter.parse, text)
+        )
+    return found
+
+
+def _held(request: FusionRequest, parameter: Parameter[Any]) -> ByBlock[Any]:
+    held: ByBlock[Any] = dict(request.given).get(parameter.name) or ByBlock(parameter.default)
+    return held
 
 
 def _known(name: str) -> None:
     check_name("LoRA", name)
-    if host := running.host():
-        host.resolve(name)
+    if shelf := running.shelf():
+        shelf.resolve(name)
 
 
-AXES = {
-    "mu": Axis(
-        lambda request, text: replace(request, mu=parse_mu(text)),
-        cost=0.1,
-        choices=lambda: ("0", "0.1", "0.25", "0.5", "1", "2", "5", "10", "hard"),
-        check=parse_mu,
-    ),
-    "content": Axis(_in_role("contents", _named), cost=0.5, choices=running.names, check=_known),
-    "style": Axis(_in_role("styles", _named), cost=0.6, choices=running.names, check=_known),
-    "content weight": Axis(_in_role("contents", _weighted), cost=0.12, type=float),
-    "style weight": Axis(_in_role("styles", _weighted), cost=0.14, type=float),
-    "k": Axis(
-        lambda request, text: replace(request, k=RankRule.parse(text)),
-        cost=0.2,
-        choices=lambda: ("1", "2", "4", "8", "16", "32", "90%", "99%", "all"),
-        check=RankRule.parse,
-    ),
-    "method": Axis(
-        _with_method,
-        cost=0.3,
-        choices=lambda: tuple(METHODS),
-        check=method_named,
-    ),
-    "alpha": _option("alpha", cost=0.15, type=float),
-    "beta": _option("beta", cost=0.16, type=float),
-    "density": _option("density", cost=0.21, type=float),
-    "seed": _option("seed", cost=0.18, type=int),
-    "scope": replace(_option("scope", cost=0.25, type=str), choices=lambda: tuple(SCOPES), check=scope_named),
-}
-"""What a plot can vary, by the part of its label that follows PREFIX."""
-
-
-def of_cell(p: Any) -> Mapping[str, str]:
-    """The axes of the plot's cell that `p` is, or none."""
-    values: Mapping[str, str] = getattr(p, _KEPT, {})
-    return values
+def axes() -> dict[str, Axis]:
+    """What a plot can vary, by the part of its label that follows PREFIX. Each cost stands for one axis alone."""
+    by_parameter = {
+        parameter: _of_parameter(parameter, cost=0.1 + 0.001 * i) for i, parameter in enumerate(parameters().values())
+    }
+    found: dict[str, Axis] = {}
+    for parameter in usual().parameters:
+        found |= by_parameter.pop(parameter)
+    found |= {
+        "content": Axis(_in_role("contents", _named), cost=0.5, choices=running.names, check=_known),
+        "style": Axis(_in_role("styles", _named), cost=0.6, choices=running.names, check=_known),
+        "method": Axis(
+            lambda request, text: request.with_method(text),
+            cost=0.4,
+            choices=lambda: tuple(methods()),
+            check=method_named,
+        ),
+    }
+    for i, role in enumerate(("content", "style")):
+        side = f"{role}s"
+        found[f"{role} weight"] = Axis(_in_role(side, _weighted), cost=0.3 + 0.01 * i, type=float)
+        found[f"{role} weight by block"] = Axis(
+            _in_role(side, _with_exceptions),
+            cost=0.32 + 0.01 * i,
+            check=partial(_exceptions, partial(parse_number, "weight")),
+        )
+    for others in by_parameter.values():
+        found |= others
+    return found
 
 
 def applied(request: FusionRequest, values: Mapping[str, str]) -> FusionRequest:
     """The request with a cell's values. Raises RequestError."""
+    known = axes()
     for name, text in values.items():
-        request = AXES[name].apply(request, text)
+        request = known[name].apply(request, text)
     return request
-
-
-def install() -> Callable[[], None]:
-    """Add the axes to the host's plot, if it has one. Returns the undo."""
-    module = _plot_module()
-    if module is None:
-        return lambda: None
-    options = module.axis_options
-    _remove(options)
-    options.extend(_plot_option(module, name, axis) for name, axis in AXES.items())
-    return lambda: _remove(options)
-
-
-def _remove(options: list[Any]) -> None:
-    """In place: the plot keeps the list."""
-    options[:] = [option for option in options if not option.label.startswith(PREFIX)]
-
-
-def _plot_module() -> ModuleType | None:
-    """The module of the host's X/Y/Z plot, which the host runs as a script."""
-    from modules import scripts
-
-    for data in scripts.scripts_data:
-        module = data.module
-        if hasattr(module, "axis_options") and hasattr(module, "AxisOption"):
-            found: ModuleType = module
-            return found
-    return None
-
-
-def _plot_option(module: ModuleType, name: str, axis: Axis) -> Any:
-    def apply(p: Any, value: Any, values: Sequence[Any]) -> None:
-        text = str(round(value, 8) if isinstance(value, float) else value)
-        setattr(p, _KEPT, {**of_cell(p), name: text})
-
-    def confirm(p: Any, values: Sequence[Any]) -> None:
-        for value in values:
-            try:
-                axis.check(str(value))
-            except NploraError as error:
-                raise type(error)(f"{PREFIX}{name}: {error}") from None
-
-    options: dict[str, Any] = {"confirm": confirm, "cost": axis.cost, "choices": _as_list(axis.choices)}
-    if name == "mu" and "prepare" in inspect.signature(module.AxisOption).parameters:
-        options["prepare"] = typed
-    return module.AxisOption(PREFIX + name, axis.type, apply, **options)
-
-
-def typed(text: str) -> list[str]:
-    """The values that were typed; ranges as for the host's axes of numbers, `0-1 (+0.25)` and `0-1 [5]`."""
-    values: list[str] = []
-    for value in filter(None, map(str.strip, text.split(","))):
-        found = _RANGE.fullmatch(value)
-        if found is None:
-            values.append(value)
-            continue
-        start, stop = float(found["start"]), float(found["stop"])
-        if found["count"]:
-            count, step = int(found["count"]), (stop - start) / max(int(found["count"]) - 1, 1)
-        else:
-            step = float(found["step"])
-            count = math.floor((stop - start) / step + 1e-9) + 1 if step else 1
-        values += [format_number(round(start + step * i, 8)) for i in range(count)]
-    return values
-
-
-_NUMBER = r"\d+(?:\.\d*)?"
-_RANGE = re.compile(
-    rf"(?P<start>{_NUMBER})\s*-\s*(?P<stop>{_NUMBER})\s*(?:\(\+(?P<step>{_NUMBER})\)|\[(?P<count>\d+)\])"
-)
-
-
-def _as_list(choices: Callable[[], Sequence[str]] | None) -> Callable[[], list[str]] | None:
-    return (lambda: list(choices())) if choices else None

@@ -10,7 +10,7 @@ from modules import script_callbacks
 
 from ..hosts import detect_host
 from ..jobs.session import Session
-from . import axes, clock, infotext, rest, running, settings
+from . import clock, infotext, plot, rest, running, settings
 from .extra_network import install
 
 logger = logging.getLogger("nplora")
@@ -20,7 +20,7 @@ _undo: list[Callable[[], None]] = []
 
 def register() -> None:
     """Called whenever the host runs our script, which it does again on every reload of its UI."""
-    axes.install()  # Without its page, a host makes the plot before it calls us.
+    plot.install()  # Without its page, a host makes the plot before it calls us.
     script_callbacks.on_before_ui(_start)
     script_callbacks.on_ui_settings(lambda: settings.add(_resize))
     script_callbacks.on_cfg_denoiser(clock.on_denoiser)
@@ -38,7 +38,7 @@ def _start() -> None:
         return
     session = Session(host, settings.cache_gib())
     running.start(session)
-    _undo.extend((running.stop, install(session, settings.stops_on_error), axes.install()))
+    _undo.extend((running.stop, install(session, settings.stops_on_error), plot.install()))
 
 
 def _stop() -> None:

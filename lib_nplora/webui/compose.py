@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..errors import RequestError
-from ..request.request import FusionRequest, Source, format_tag
+from ..request.request import FusionRequest, Source
+from ..request.tag import format_tag
 from . import axes, prompt_text
 from .comments import visible
 from .prompt_text import Spelled
@@ -69,7 +70,7 @@ def _same_pair(spelled: Spelled, panel: FusionRequest, same_lora: Callable[[str,
 def _varied(prompt: str, spelled: Spelled | None, values: Mapping[str, str]) -> str:
     if spelled is None:
         if {"content", "style"} <= values.keys():
-            pair = FusionRequest((Source(values["content"]),), (Source(values["style"]),))
+            pair = FusionRequest.of((Source(values["content"]),), (Source(values["style"]),))
             return _added(prompt, axes.applied(pair, values))
         return prompt
     if isinstance(spelled.asked.request, RequestError):

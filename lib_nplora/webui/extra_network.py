@@ -15,11 +15,10 @@ from typing import Any
 from modules import extra_networks
 
 from ..errors import NploraError, RequestError
-from ..fusion.walk import settings_of
+from ..hosts.protocol import shelf_of
 from ..jobs.session import Applied, Plan, Session
-from ..methods.table import method_named
 from ..request.request import FusionRequest
-from .infotext import SEED
+from .infotext import told_of
 from .prompt import TAG, left_to_host, plain, read
 from .tagging import PROBLEM
 
@@ -94,7 +93,7 @@ def _report(p: Any, plan: Plan, applied: Applied) -> None:
         _forget_encoded_text(p)
     if plan.files and not applied.problems:
         _add_hashes(p, plan)
-        _add_seeds(p, plan)
+        _add_told(p, plan)
 
 
 def _twice(session: Session, names: Sequence[str], plan: Plan) -> list[str]:
@@ -103,7 +102,7 @@ def _twice(session: Session, names: Sequence[str], plan: Plan) -> list[str]:
     found = []
     for name in names if fused else ():
         try:
-            if session.host.resolve(name).path in fused:
+            if shelf_of(session.host).resolve(name).path in fused:
                 found.append(name)
         except NploraError as error:
             logger.debug("%s", error)
@@ -118,11 +117,13 @@ def _forget_encoded_text(p: Any) -> None:
             cache[:] = [None] * len(cache)
 
 
-def _add_seeds(p: Any, plan: Plan) -> None:
+def _add_told(p: Any, plan: Plan) -> None:
     requests = [asked.request for asked in plan.honoured if isinstance(asked.request, FusionRequest)]
-    seeds = {settings_of(one).seed for one in requests if "seed" in method_named(one.method).reads}
-    if seeds:
-        p.extra_generation_params[SEED] = ", ".join(map(str, sorted(seeds)))
+    told: dict[str, set[str]] = {}
+    for request in requests:
+        for name, text in told_of(request).items():
+            told.setdefault(name, set()).add(text)
+    p.extra_generation_params.update({name: ", ".join(sorted(texts)) for name, texts in told.items()})
 
 
 def _add_hashes(p: Any, plan: Plan) -> None:

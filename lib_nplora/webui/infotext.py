@@ -9,9 +9,11 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from ..errors import NploraError, RequestError
-from ..hosts import Host
+from ..hosts.protocol import Shelf
+from ..methods.table import parameters
+from ..request.request import FusionRequest
 from . import prompt_text, running
-from .fields import NAMES, PanelState
+from .fields import PanelState
 from .prompt_text import Spelled
 
 logger = logging.getLogger("nplora")
@@ -21,8 +23,16 @@ MARK = "NP-LoRA"
 
 BY_PANEL = "panel"
 
-SEED = "NP-LoRA random seed"
-"""Stands in the parameters of a picture whose fusion is partly random, also if the tag leaves it at its default."""
+
+def told_of(request: FusionRequest) -> dict[str, str]:
+    """What a picture's parameters say of its fusion beside the tag: what is not to be left to a later default."""
+    own = request.method.parameters
+    return {one.infotext: request.values.text(one) for one in own if one.infotext}
+
+
+def ours() -> set[str]:
+    """Every name under which we write into a picture's parameters, but for the hashes."""
+    return {MARK, *(one.infotext for one in parameters().values() if one.infotext)}
 
 
 def label(name: str) -> str:
@@ -38,8 +48,8 @@ def on_pasted(infotext: str, params: MutableMapping[str, Any]) -> None:
     """
     by_panel = params.get(MARK) == BY_PANEL
     prompts = [name for name in ("Prompt", "Hires prompt") if params.get(name)]
-    if host := running.host():
-        finder = _Finder(host, _hashes(params.get("Lora hashes", "")))
+    if shelf := running.shelf():
+        finder = _Finder(shelf, _hashes(params.get("Lora hashes", "")))
         for name in prompts:
             params[name] = prompt_text.renamed(params[name], finder.name)
     shown = _readable(params.get("Prompt") or "", last=by_panel)
@@ -53,7 +63,7 @@ def on_pasted(infotext: str, params: MutableMapping[str, Any]) -> None:
     request = shown.asked.request
     assert not isinstance(request, RequestError)
     state = PanelState.of(request, enabled=by_panel)
-    params.update({label(name): getattr(state, name) for name in NAMES})
+    params.update({label(name): value for name, value in state.held.items()})
 
 
 def enabled(params: Mapping[str, Any]) -> bool:
@@ -91,8 +101,8 @@ def _take_styles(params: MutableMapping[str, Any]) -> None:
 class _Finder:
     """Finds LoRAs by the hashes that a picture names them with, each once, in ten seconds for all."""
 
-    def __init__(self, host: Host, hashes: Mapping[str, str]) -> None:
-        self._host = host
+    def __init__(self, shelf: Shelf, hashes: Mapping[str, str]) -> None:
+        self._shelf = shelf
         self._hashes = hashes
         self._found: dict[str, str] = {}
         self._until = time.monotonic() + 10
@@ -108,8 +118,8 @@ class _Finder:
         if not shorthash:
             return None
         try:
-            if self._host.resolve(name).shorthash == shorthash:
+            if self._shelf.resolve(name).shorthash == shorthash:
                 return name
         except (NploraError, OSError) as error:
             logger.debug("%s", error)
-        return self._host.named_by_hash(shorthash, max(self._until - time.monotonic(), 0))
+        return self._shelf.named_by_hash(shorthash, max(self._until - time.monotonic(), 0))

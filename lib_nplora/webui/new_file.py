@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import NploraError, RequestError
 from ..hosts.protocol import LoraEntry
-from ..request.request import TAG_SIGNS
+from ..request.tag import TAG_SIGNS
 
 SUFFIX = ".safetensors"
 _LONGEST = 255

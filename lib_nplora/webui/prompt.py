@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 from ..errors import RequestError
 from ..jobs.session import Asked, Plan
-from ..request.request import FusionRequest, has_role, parse_roles, parse_tag
+from ..request.request import FusionRequest
+from ..request.roles import has_role, parse_roles
+from ..request.tag import parse_tag
 
 TAG = "nplora"
 LORA_TAGS = ("lora", "lyco")

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..jobs.session import Asked
-from ..request.request import FusionRequest, format_roles, format_tag, has_role
+from ..request.request import FusionRequest
+from ..request.roles import format_roles, has_role
+from ..request.tag import format_tag
 from .comments import visible
 from .prompt import LORA_TAGS, TAG, asked_by_roles, asked_by_tag
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import TypeVar
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from ..errors import HostError
 from ..findings.plots import png
-from ..hosts.protocol import Host
+from ..hosts.protocol import Host, shelf_of
 from ..jobs.pair import inspect_files
 from ..jobs.traits import family
+from .rest_answers import Fused, Inspected, Layers, Lora, remarks
+from .rest_bodies import Body, FuseBody, InspectBody, with_parameters
 from .rest_errors import SentenceRoute, problems, shown
-from .rest_models import FuseBody, Fused, InspectBody, Inspected, Layers, Lora, remarks
 from .saving import file_pair, save
+
+T = TypeVar("T")
 
 PREFIX = "/nplora/v1"
 GUARDED = "/sdapi/v1/txt2img"
@@ -33,8 +38,15 @@ def register(app: FastAPI, host: Callable[[], Host | None]) -> None:
     api = _Api(host)
     for method, path, endpoint, answer, summary, statuses in (
         ("GET", "loras", api.loras, list[Lora], "The LoRAs that can be fused", ()),
-        ("POST", "fuse", api.fuse, Fused, "Fuse two LoRAs into a new file", (400, 404, 409, 422)),
-        ("POST", "inspect", api.inspect, Inspected, "Say what a fusion would be, and write nothing", (400, 404, 422)),
+        ("POST", "fuse", _taking(FuseBody, api.fuse), Fused, "Fuse two LoRAs into a new file", (400, 404, 409, 422)),
+        (
+            "POST",
+            "inspect",
+            _taking(InspectBody, api.inspect),
+            Inspected,
+            "Say what a fusion would be, and write nothing",
+            (400, 404, 422),
+        ),
     ):
         app.router.add_api_route(
             f"{PREFIX}/{path}",
@@ -47,6 +59,18 @@ def register(app: FastAPI, host: Callable[[], Host | None]) -> None:
             dependencies=guarded.dependencies,
             route_class_override=SentenceRoute,
         )
+
+
+def _taking(body: type[Body], endpoint: Callable[[Body], T]) -> Callable[[Body], T]:
+    """The endpoint with a body that has all methods' parameters, which FastAPI learns from the annotation."""
+
+    @functools.wraps(endpoint)
+    def answered(body: Body) -> T:
+        return endpoint(body)
+
+    del answered.__wrapped__
+    answered.__annotations__ = {"body": with_parameters(body)}
+    return answered
 
 
 class _Api:
@@ -65,7 +89,7 @@ class _Api:
                 hash=entry.shorthash or None,
                 made_for=family(entry.metadata),
             )
-            for entry in self._host().listed()
+            for entry in shelf_of(self._host()).listed()
         ]
 
     def fuse(self, body: FuseBody) -> Fused:

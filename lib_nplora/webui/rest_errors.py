@@ -30,15 +30,6 @@ MEANING = {
     503: "This WebUI is not known",
 }
 
-IN_THE_API = {
-    "name its .safetensors file with --base": "load it into the WebUI first, as a .safetensors file",
-    "name as --base the checkpoint": "load into the WebUI the checkpoint",
-    "add --rank N": "give a rank N",
-    "or --full to": "or full=true to",
-    "choose --dtype bf16": "choose the dtype bf16",
-}
-"""What to do, in words of the command line -> in words of the API."""
-
 
 class Problem(BaseModel):
     """Why it cannot be done."""
@@ -70,7 +61,8 @@ class SentenceRoute(APIRoute):
             except RequestValidationError as error:
                 return _answer(422, _unfit(error))
             except NploraError as error:
-                return _answer(next(status for kind, status in STATUS.items() if isinstance(error, kind)), str(error))
+                status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
+                return _answer(status, error.told("API"))
             except Exception as error:
                 logger.exception("%s failed", self.path)
                 return _answer(500, f"this should not happen: {type(error).__name__} (details are in the console)")
@@ -79,8 +71,6 @@ class SentenceRoute(APIRoute):
 
 
 def _answer(status: int, text: str) -> JSONResponse:
-    for theirs, ours in IN_THE_API.items():
-        text = text.replace(theirs, ours)
     return JSONResponse({"detail": shown(" ".join(text.split()))}, status)
 
 

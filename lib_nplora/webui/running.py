@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import NotFoundError, did_you_mean
 from ..hosts import Host, detect_host
+from ..hosts.protocol import Shelf
 from ..jobs.session import Session
 
 _session: Session | None = None
@@ -31,21 +32,27 @@ def host() -> Host | None:
     return _session.host if _session else detect_host()
 
 
+def shelf() -> Shelf | None:
+    """The WebUI's LoRAs; None in one that we do not know."""
+    found = host()
+    return found.shelf if found else None
+
+
 def names() -> Sequence[str]:
     """The LoRAs that there are."""
-    found = host()
+    found = shelf()
     return found.names() if found else ()
 
 
 def refresh() -> None:
     """Look for LoRAs anew."""
-    if found := host():
+    if found := shelf():
         found.refresh()
 
 
 def _paths() -> dict[str, str]:
     """The file of each name and alias that the host lists. Names come before aliases."""
-    found = host()
+    found = shelf()
     listed = found.listed() if found else ()
     return {**{entry.alias: entry.path for entry in listed}, **{entry.name: entry.path for entry in listed}}
 

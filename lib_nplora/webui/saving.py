@@ -6,16 +6,15 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FileError
 from ..files import Base, replacing
-from ..fusion.walk import FusedLayer
-from ..hosts.protocol import Host
-from ..jobs.pair import FileFusion, FilePair, Saving, Watch, fuse_files, unwatched
-from ..layers.weights import LoraWeights
+from ..hosts.protocol import Host, shelf_of
+from ..jobs.job import Progress, unwatched
+from ..jobs.pair import FileFusion, FilePair, Saving, fuse_files
 from ..request.request import FusionRequest
 from .new_file import new_file
 
@@ -42,12 +41,13 @@ class Saved:
 
 def file_pair(host: Host, request: FusionRequest) -> FilePair:
     """The files of a request's first content and style. Raises NotFoundError, FileError."""
-    content, style = (Path(host.resolve(side[0].name).path) for side in (request.contents, request.styles))
-    return FilePair(content, style, request, _readable(host.checkpoint))
+    shelf = shelf_of(host)
+    content, style = (Path(shelf.resolve(side[0].name).path) for side in (request.contents, request.styles))
+    return FilePair(content, style, request, _readable(host.model.checkpoint))
 
 
 def save(
-    host: Host, request: FusionRequest, output: str, saving: Callable[[Path], Saving], watch: Watch = unwatched
+    host: Host, request: FusionRequest, output: str, saving: Callable[[Path], Saving], progress: Progress = unwatched
 ) -> Saved:
     """Save a fusion into the host's folder of LoRAs, complete or not at all, and never over another file.
 
@@ -57,22 +57,19 @@ def save(
         How the file is to be saved.
 
     Only one is made at a time. Raises ExistsError, RequestError, NotFoundError, FileError, MismatchError, and whatever
-    `watch` raises.
+    `progress` raises.
     """
 
     def free() -> Path:
-        return new_file(Path(host.folder), output, host.listed())
+        return new_file(Path(shelf.folder), output, shelf.listed())
 
-    def still_free(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
-        yield from watch(content, style, walk)
-        free()
-
+    shelf = shelf_of(host)
     pair, file = file_pair(host, request), free()
     with _one_at_a_time:
         free()
-        fusion = fuse_files(pair, saving(file), still_free)
+        fusion = fuse_files(pair, saving(file), progress, free)
         preview = _with_picture(file, (pair.content, pair.style))
-        host.refresh()
+        shelf.refresh()
     return Saved(file, fusion, preview)
 
 

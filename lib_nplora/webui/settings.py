@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gradio as gr
 from modules import shared
 
 from ..errors import NploraError
-from ..maths.rank_rule import RankRule
-from ..methods.table import METHODS, method_named
-from ..request.request import HARD, parse_mu
+from ..methods.parameter import Parameter
+from ..methods.table import method_named, methods, usual
 from .fields import PanelState
 
 logger = logging.getLogger("nplora")
@@ -35,11 +35,12 @@ def add(on_cache: Callable[[float], None]) -> None:
         shared.opts.add_option(f"nplora_{name}", made.needs_reload_ui() if reload else made)
 
     start = "what the panel starts with; the tag always says its own"
-    option("mu", "0.5", "NP-LoRA: mu", f"a number from 0 up, or hard: {start}", gr.Textbox, reload=True)
-    option(
-        "k", "all", "NP-LoRA: k", f"all, a number such as 16, or a share such as 90%: {start}", gr.Textbox, reload=True
-    )
-    option("method", "np", "NP-LoRA: method", start, gr.Dropdown, {"choices": list(METHODS)}, reload=True)
+    for parameter in usual().parameters:
+        text = parameter.write(parameter.default)
+        option(
+            parameter.name, text, f"NP-LoRA: {parameter.name}", f"{parameter.takes}: {start}", gr.Textbox, reload=True
+        )
+    option("method", usual().name, "NP-LoRA: method", start, gr.Dropdown, {"choices": list(methods())}, reload=True)
     option(
         "on_error",
         COMMENT,
@@ -61,13 +62,14 @@ def add(on_cache: Callable[[float], None]) -> None:
 
 def panel_defaults() -> PanelState:
     """What the panel starts with. A setting that cannot be read is reported and left out."""
-    mu = _read("mu", parse_mu, PanelState.mu)
-    return PanelState(
-        mu=PanelState.mu if mu == HARD else mu,
-        hard=mu == HARD,
-        k=str(_read("k", RankRule.parse, RankRule())),
-        method=_read("method", lambda name: name if method_named(name) else "", PanelState.method),
-    )
+    start: dict[str, Any] = {one.name: _read(one.name, partial(_again, one)) for one in usual().parameters}
+    start["method"] = _read("method", lambda text: method_named(text).name)
+    return PanelState.from_args([{"enabled": False, **start}])
+
+
+def _again(parameter: Parameter[Any], text: str) -> str:
+    """The text as the parameter itself would write it. Raises RequestError."""
+    return parameter.write(parameter.read(text))
 
 
 def stops_on_error() -> bool:
@@ -78,10 +80,11 @@ def cache_gib() -> float:
     return float(getattr(shared.opts, "nplora_cache", CACHE_GIB))
 
 
-def _read(name: str, parse: Callable[[str], Any], default: Any) -> Any:
-    text = str(getattr(shared.opts, f"nplora_{name}", default))
+def _read(name: str, read: Callable[[str], str]) -> str | None:
+    """What is set, as text; None for the panel's own default."""
+    text = getattr(shared.opts, f"nplora_{name}", None)
     try:
-        return parse(text)
+        return None if text is None else read(str(text))
     except NploraError as error:
         logger.warning("the setting NP-LoRA: %s is not used: %s", name, error)
-        return default
+        return None

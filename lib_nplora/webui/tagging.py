@@ -7,10 +7,10 @@ from typing import Any
 
 from ..errors import RequestError
 from ..request.request import FusionRequest
-from . import axes, running
+from . import axes, plot, running
 from .compose import Composed, compose
 from .fields import PanelState
-from .infotext import BY_PANEL, MARK, SEED
+from .infotext import BY_PANEL, MARK, ours
 from .prompt_text import find
 
 PROBLEM = "nplora_problem"
@@ -27,10 +27,10 @@ def write(p: Any, args: Sequence[Any]) -> None:
     """
     # Of its own: cells of a plot and lines of a file share one with pictures that we may have had no part in.
     p.extra_generation_params = {
-        k: v for k, v in p.extra_generation_params.items() if k not in (MARK, SEED, "Lora hashes")
+        k: v for k, v in p.extra_generation_params.items() if k not in {*ours(), "Lora hashes"}
     }
     setattr(p, PROBLEM, None)
-    values = axes.of_cell(p)
+    values = plot.of_cell(p)
     try:
         panel = PanelState.from_args(args).request() if PanelState.is_on(args) else None
         if panel is None and not values:

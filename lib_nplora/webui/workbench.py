@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,14 +14,14 @@ from ..errors import HostError, NploraError
 from ..files import DTYPES, EXACT, SPELLINGS, parse_size
 from ..findings.plots import png
 from ..findings.sentences import findings
-from ..fusion.walk import FusedLayer, layers
 from ..hosts.protocol import Host
-from ..jobs.pair import FileFusion, Saving, Watch, inspect_files, losses
-from ..layers.weights import LoraWeights
+from ..jobs.job import Progress
+from ..jobs.pair import PLAIN_MERGE, FileFusion, Saving, inspect_files, losses
 from ..methods.selection import MOST_STEPS, USUAL_STEPS
-from ..request.request import FusionRequest, format_tag
+from ..request.request import FusionRequest
+from ..request.tag import format_tag
 from . import running
-from .fields import NAMES, PanelState
+from .fields import PanelState, fields
 from .rest_errors import shown
 from .saving import file_pair, save
 
@@ -35,22 +35,14 @@ PROGRESS = gr.Progress()
 
 T = TypeVar("T")
 
-IN_THE_PANEL = {
-    "name its .safetensors file with --base": "load it into the WebUI first, as a .safetensors file",
-    "name as --base the checkpoint": "load into the WebUI the checkpoint",
-    "add --rank N to store the nearest of rank N, or --full to store such layers whole": "choose a size such as 32",
-    "choose --dtype bf16 or fp32": "choose bf16 or fp32",
-}
-"""What to do, in words of the command line -> in words of the panel."""
 
-
-def build(tab: str, fields: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
+def build(tab: str, held: dict[str, Any], at: Callable[[str], dict[str, str]]) -> None:
     """Make it, inside whatever Gradio block is open.
 
     tab
         Whose sampling steps count, `txt2img` or `img2img`.
-    fields
-        The panel's components, by the names of PanelState's fields.
+    held
+        The panel's components, by the names of its values, in their order.
     at
         Name -> the arguments that give a component its place.
     """
@@ -94,7 +86,7 @@ def build(tab: str, fields: dict[str, Any], at: Callable[[str], dict[str, str]])
             )
             button = gr.Button("Save as LoRA", scale=1, min_width=160, **at("save"))
         parts["saved"] = gr.Textbox("", label="Saved", interactive=False, **at("saved"))
-    inputs = [fields[name] for name in NAMES]
+    inputs = list(held.values())
     asked = [*inputs, parts["steps"]]
     # Gradio hands the outputs' values over after the inputs'.
     js = f"(...values) => nploraSteps('{tab}', values.slice(0, {len(asked)}))"
@@ -110,10 +102,10 @@ def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, str]:
 
     def inspect() -> tuple[str, str]:
         request = _request(args)
-        fusion = inspect_files(file_pair(_host(), request), _watched(progress))
-        steps = min(max(int(args[len(NAMES)]), 1), MOST_STEPS)
+        fusion = inspect_files(file_pair(_host(), request), _shown_on(progress))
+        steps = min(max(int(args[len(fields())]), 1), MOST_STEPS)
         told = f"{format_tag(request)}, {steps} steps:" if fusion.schedule else f"{format_tag(request)}:"
-        lines = [told, *findings(fusion, request), *fusion.remarks]
+        lines = [told, *findings(fusion, request), *_remarks(fusion)]
         return shown("\n".join(lines)), _image(png(fusion, request, steps))
 
     return _told(inspect, lambda sentence: (sentence, ""))
@@ -130,10 +122,10 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
 
     def saving() -> str:
         request = _request(args)
-        output, size, dtype, spelling = args[len(NAMES) :]
+        output, size, dtype, spelling = args[len(fields()) :]
         spelled = None if spelling == USUAL else spelling
         how = partial(Saving, dtype=dtype, size=parse_size(str(size or "")), spelled=spelled)
-        saved = save(_host(), request, (output or "").strip(), how, _watched(progress))
+        saved = save(_host(), request, (output or "").strip(), how, _shown_on(progress))
         return shown(" ".join([f"<lora:{saved.file.stem}:1> is in {saved.file}.", *_told_of(saved.fusion)]))
 
     return _told(saving, lambda sentence: sentence)
@@ -141,11 +133,16 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
 
 def _told_of(fusion: FileFusion) -> Sequence[str]:
     lost = [f"{losses(fusion.sizing)}."] if fusion.sizing.losses else []
-    return [*lost, *fusion.remarks]
+    plain = [PLAIN_MERGE] if fusion.merges_plainly else []
+    return [*lost, *plain, *_remarks(fusion)]
+
+
+def _remarks(fusion: FileFusion) -> Sequence[str]:
+    return [remark.told("WebUI") for remark in fusion.remarks]
 
 
 def _request(args: Sequence[Any]) -> FusionRequest:
-    return PanelState.from_args(args[: len(NAMES)]).request()
+    return PanelState.from_args(args[: len(fields())]).request()
 
 
 def _host() -> Host:
@@ -155,15 +152,14 @@ def _host() -> Host:
     return host
 
 
-def _watched(progress: Any) -> Watch:
-    def watch(content: LoraWeights, style: LoraWeights, walk: Iterator[FusedLayer]) -> Iterator[FusedLayer]:
-        total = len(layers([content], [style]))
-        for done, layer in enumerate(walk):
-            if done % 10 == 0:
-                progress((min(done, total), total), unit="layers")
-            yield layer
+def _shown_on(bar: Any) -> Progress:
+    """Moves Gradio's bar."""
 
-    return watch
+    def show(done: int, total: int) -> None:
+        if done % 10 == 0:
+            bar((done, total), unit="layers")
+
+    return show
 
 
 def _told(work: Callable[[], T], refused: Callable[[str], T]) -> T:
@@ -171,10 +167,7 @@ def _told(work: Callable[[], T], refused: Callable[[str], T]) -> T:
     try:
         return work()
     except NploraError as error:
-        text = str(error)
-        for theirs, ours in IN_THE_PANEL.items():
-            text = text.replace(theirs, ours)
-        return refused(shown(" ".join(text.split())))
+        return refused(shown(" ".join(error.told("WebUI").split())))
     except Exception as error:
         logger.exception("the panel failed")
         return refused(f"this should not happen: {type(error).__name__} (details are in the console)")

@@ -6,9 +6,8 @@ tags (A1111 makes one pass more over the product). Fused: the fusion with nothin
 
 from __future__ import annotations
 
-import argparse
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import cycle
 from statistics import median
 from time import perf_counter
@@ -22,10 +21,11 @@ from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.request.request import FusionRequest, Source
 
-from .sdxl import random_lora, shapes
+from .arguments import parser
+from .sdxl import random_lora
 
-REQUEST = FusionRequest((Source("content"),), (Source("style"),))
-OTHER_MU = replace(REQUEST, mu=2.0)
+REQUEST = FusionRequest.of((Source("content"),), (Source("style"),))
+OTHER_MU = REQUEST.with_values(mu=2.0)
 
 
 T = TypeVar("T")
@@ -42,10 +42,10 @@ class Model:
     """Stands for the network: the layers of one shape take turns at a few weights."""
 
     def __init__(self, lora: LoraWeights) -> None:
-        shapes = {delta.shape for delta in lora.deltas.values()}
+        layers = Counter(delta.shape for delta in lora.deltas.values())
         self.weights = {
-            (out, in_): cycle([torch.ones(out, in_) for _ in range(max(1, POOL // (4 * out * in_)))])
-            for out, in_ in shapes
+            (out, in_): cycle([torch.ones(out, in_) for _ in range(max(1, min(count, POOL // (4 * out * in_))))])
+            for (out, in_), count in layers.items()
         }
 
     def add(self, *deltas: LowRankDelta) -> None:
@@ -80,13 +80,9 @@ def timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def main() -> None:
-    layers = len(list(shapes()))
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--layers", type=int, default=layers, help=f"how many of the {layers} layers (default: all)")
-    parser.add_argument("--rank", type=int, default=32, help="rank of both LoRAs (default: 32)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, after one to warm up (default: 5)")
-    parser.add_argument("--threads", type=int, help="threads of torch; 1 is steadiest on a machine that is not idle")
-    args = parser.parse_args()
+    arguments = parser("tests.bench", __doc__, 32, 5)
+    arguments.add_argument("--threads", type=int, help="threads of torch; 1 is steadiest on a machine that is not idle")
+    args = arguments.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
 

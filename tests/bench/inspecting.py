@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -14,19 +13,16 @@ from lib_nplora.jobs.pair import FilePair, Saving, fuse_files, inspect_files
 from lib_nplora.request.request import FusionRequest, Source
 
 from .__main__ import timed
-from .sdxl import random_lora, shapes
+from .arguments import parser
+from .sdxl import random_lora
 
 
 def main() -> None:
-    layers = len(list(shapes()))
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.inspecting", description=__doc__)
-    parser.add_argument("--layers", type=int, default=layers, help=f"how many of the {layers} layers (default: all)")
-    parser.add_argument("--rank", type=int, default=64, help="rank of both LoRAs (default: 64)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, after one to warm up (default: 3)")
-    args = parser.parse_args()
+    arguments = parser("tests.bench.inspecting", __doc__, 64, 3)
+    args = arguments.parse_args()
     torch.set_num_threads(1)
 
-    request = FusionRequest((Source("content"),), (Source("style"),))
+    request = FusionRequest.of((Source("content"),), (Source("style"),))
     with TemporaryDirectory() as folder:
         content, style, out = (Path(folder) / f"{name}.safetensors" for name in ("content", "style", "out"))
         for seed, path in enumerate((content, style)):

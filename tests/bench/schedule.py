@@ -7,7 +7,6 @@ the sums kept. Below: the sum of the K largest of one layer, ours and by torch.t
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from statistics import median
 
@@ -21,10 +20,11 @@ from lib_nplora.methods.selection import top_k, top_sum
 from lib_nplora.request.request import FusionRequest, Source
 
 from .__main__ import timed
-from .sdxl import random_lora, shapes
+from .arguments import parser
+from .sdxl import random_lora
 
-DIRECT = FusionRequest((Source("content"),), (Source("style"),), method="direct")
-KLORA = replace(DIRECT, method="klora")
+DIRECT = FusionRequest.of((Source("content"),), (Source("style"),), method="direct")
+KLORA = DIRECT.with_method("klora")
 LIGHTER = replace(KLORA, contents=(Source("content", 0.8, 0.8),))
 SHAPES = ((640, 640), (1280, 1280), (10240, 1280))
 
@@ -53,12 +53,8 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 
 def main() -> None:
-    layers = len(list(shapes()))
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.schedule", description=__doc__)
-    parser.add_argument("--layers", type=int, default=layers, help=f"how many of the {layers} layers (default: all)")
-    parser.add_argument("--rank", type=int, default=32, help="rank of both LoRAs (default: 32)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, after one to warm up (default: 3)")
-    args = parser.parse_args()
+    arguments = parser("tests.bench.schedule", __doc__, 32, 3)
+    args = arguments.parse_args()
 
     content = random_lora("content", args.rank, 1, args.layers)
     style = random_lora("style", args.rank, 2, args.layers)

@@ -20,10 +20,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lib_nplora import __version__
-from lib_nplora.command_line import main as cli
 from lib_nplora.command_line.main import main
 from lib_nplora.files import read_lora
 from tests import demo, loras, reference
+from tests.reference import interference, kinds, kohya
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,11 +68,10 @@ def test_verbose_names_every_layer(folder: Path, capsys: pytest.CaptureFixture[s
     (line,) = (line for line in lines if line.startswith("lora_unet_mid_block_attentions_0"))
     found = re.fullmatch(r"\S+ +fused +(\d+\.\d\d) % removed", line)
     module = next(module for module in loras.SD1 if module.canonical == line.split()[0])
-    delta = loras.random_lora(loras.SD1, 4, 1, alpha=2)[module].dense()
-    v = torch.linalg.svd(loras.random_lora(loras.SD1[2:], 3, 2)[module].dense()).Vh[:3].T
-    removed = (delta @ v).square().sum() / delta.square().sum()
+    content, style = loras.random_lora(loras.SD1, 4, 1, alpha=2), loras.random_lora(loras.SD1[2:], 3, 2)
+    removed = interference.row(content[module].matrix(), style[module].matrix(), float("inf"))["removed"]
     assert found
-    assert float(found[1]) == pytest.approx(100 * float(removed), abs=0.006)
+    assert float(found[1]) == pytest.approx(100 * removed, abs=0.006)
 
 
 @pytest.mark.parametrize("spelling", [name for name in loras.SPELLINGS if name != "kohya"])
@@ -86,24 +85,24 @@ def test_the_spelling_of_the_files_does_not_matter(folder: Path, spelling: str) 
 
 
 def test_options_reach_the_formula(folder: Path) -> None:
-    content, style = dense("content.safetensors"), dense("style.safetensors")
+    content, style = kohya.deltas(Path("content.safetensors")), kohya.deltas(Path("style.safetensors"))
     assert fuse("--mu=3", "--k=1", "--content-weight=0.5", "--style-weight=-2", "--dtype=fp32") == 0
     for name, found in dense("out.safetensors").items():
         expected = 0.5 * content[name]
         if name in style:
-            v = torch.linalg.svd(style[name], full_matrices=False).Vh[:1].T
-            expected = -2 * style[name] + expected - 0.75 * expected @ v @ v.T
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+            expected = reference.fused([(0.5, content[name])], [(-2.0, style[name])], 3.0, "1")
+        torch.testing.assert_close(found, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-4)
 
 
 def test_direct_and_mu_0_are_the_plain_merge(folder: Path) -> None:
     assert fuse("--method", "direct", "--dtype", "fp32") == 0
     merged = dense("out.safetensors")
     assert fuse("--mu", "0", "--dtype", "fp32", "--overwrite") == 0
-    content, style = dense("content.safetensors"), dense("style.safetensors")
+    content, style = kohya.deltas(Path("content.safetensors")), kohya.deltas(Path("style.safetensors"))
     for name, found in dense("out.safetensors").items():
         torch.testing.assert_close(found, merged[name])
-        torch.testing.assert_close(found, content[name] + style.get(name, 0), atol=1e-6, rtol=1e-5)
+        expected = torch.from_numpy(content[name] + style.get(name, 0)).float()
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_metadata_says_how_the_file_was_made(folder: Path) -> None:
@@ -231,7 +230,7 @@ def test_an_interrupt_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "layers", interrupted)
+    monkeypatch.setattr("lib_nplora.jobs.job.layers", interrupted)
     before = set(folder.iterdir())
     assert fuse() == 130
     assert set(folder.iterdir()) == before
@@ -239,7 +238,7 @@ def test_an_interrupt_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
-    """The signal comes soon after the temporary folder, while hundreds of layers are left to do.
+    """The signal comes soon after the temporary folder, while hundreds of layers are left to store.
 
     A shell that runs the tests in the background has its children ignore it; this one does not.
     """
@@ -404,13 +403,13 @@ def test_rank_stores_the_nearest_and_says_what_is_lost(folder: Path, capsys: pyt
     stored = dense("out.safetensors")
     energy = lost = 0.0
     for layer, ranks in ((LINEAR, "rank any -> 4"), (other, "rank 5 -> 4")):
-        u, s, vh = np.linalg.svd(whole[layer], full_matrices=False)
-        assert reference.error(stored[layer], (u[:, :4] * s[:4]) @ vh[:4]) < 1e-5
-        energy, lost = energy + (s**2).sum(), lost + (s[4:] ** 2).sum()
+        nearest, behind = reference.truncated(whole[layer], 4)
+        assert reference.error(stored[layer], nearest) < 1e-5
+        energy, lost = energy + (whole[layer] ** 2).sum(), lost + behind
         (line,) = (line for line in lines if line.startswith(f"{layer} "))
         found = re.fullmatch(rf"\S+ +{ranks} +(\d+\.\d\d) % of its energy lost", line)
         assert found
-        assert float(found[1]) == pytest.approx(100 * (s[4:] ** 2).sum() / (s**2).sum(), abs=0.006)
+        assert float(found[1]) == pytest.approx(100 * behind / (whole[layer] ** 2).sum(), abs=0.006)
     found = re.fullmatch(r"2 layers cut to rank 4: (\d+\.\d\d) % of their energy lost", lines[-2])
     assert found
     assert float(found[1]) == pytest.approx(100 * lost / energy, abs=0.006)
@@ -450,9 +449,8 @@ def test_a_base_is_read_and_remembered(folder: Path, capsys: pytest.CaptureFixtu
     assert fused(dora, style, "--full") == 2
     assert re.search(r"'c\.safetensors' holds DoRA modules .*--base", capsys.readouterr().err)
     assert fused(dora, style, "--full", "--base", "base.safetensors") == 0
-    weight = base.double().numpy() + reference.dense(*(dora[f"{LINEAR}.lora_{x}.weight"] for x in ("up", "down")))
-    norm = np.linalg.norm(weight, axis=1, keepdims=True)
-    content = weight / norm * dora[f"{LINEAR}.dora_scale"].double().numpy() - base.double().numpy()
+    roles = {name.removeprefix(f"{LINEAR}.").replace(".", "__"): t.double().numpy() for name, t in dora.items()}
+    content = kinds.dora_rows({**roles, "alpha": np.array(2.0)}, base.double().numpy())
     expected = reference.fused([(1.0, content)], [(1.0, reference.dense(*style.values()))], float("inf"))
     assert reference.error(load_file("out.safetensors")[f"{LINEAR}.diff"], expected) < 1e-5
     with safe_open("out.safetensors", framework="pt") as file:

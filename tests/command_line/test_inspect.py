@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lib_nplora.command_line.main import main
 from tests import loras
 
-from .. import reference
-from ..methods import klora_reference
-from ..methods.klora_reference import Pair
+from ..reference import interference, k_lora
+from ..reference.k_lora import Pair
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def contested() -> dict[str, Pair]:
     """The attention layers that both hold, from the factors that were written."""
     content, style = loras.random_lora(loras.SD1, 4, 1, alpha=2), loras.random_lora(loras.SD1[2:], 3, 2)
     return {
-        module.canonical: Pair(content[module].dense().double().numpy(), style[module].dense().double().numpy(), 4, 3)
+        module.canonical: Pair(content[module].matrix(), style[module].matrix(), 4, 3)
         for module in loras.SD1[2:]
         if "attn" in module.dotted and module.component == "unet"
     }
@@ -53,8 +51,7 @@ def test_klora_s_winners_are_the_reference_s(folder, capsys, method, beta, steps
     found = letters(capsys, "--method", method, "--steps", str(steps))
     pairs = contested()
     assert len(pairs) > 2
-    expected = [klora_reference.winners(pairs, t, steps, 1.5, beta, method == "klora*") for t in range(steps)]
-    assert found == {name: "".join(winners[name][0] for winners in expected) for name in pairs}
+    assert found == k_lora.letters(pairs, steps, 1.5, beta, method == "klora*")
 
 
 def test_options_change_the_schedule(folder, capsys):
@@ -81,8 +78,8 @@ def test_blocks_parts_and_words_are_shown(folder, capsys):
     assert inspect("--mu", "hard") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["layers", "overlap", "x", "chance", "removed", "content", "/", "style"]
-    assert [line.split("  ")[0] for line in lines[1:4]] == ["text 1", "down 0", "down 1"]
-    assert any(line.startswith("diffusion model") for line in lines)
+    blocks = ["te1", "in", "in2", "in3", "in4", "mid", "out5", "out"]
+    assert [line.split("  ")[0] for line in lines[1:10]] == [*blocks, "diffusion model"]
     assert any(line.startswith("The two share ") and "mu = hard removes" in line for line in lines)
     assert "Not counted: 2 layers" in lines[-2]
 
@@ -95,15 +92,15 @@ def test_json_holds_a_row_for_each_layer_that_both_hold(folder, capsys, mu, shar
     modules = {module.canonical: module for module in loras.SD1[2:]}
     assert [row["module"] for row in told["layers"]] == sorted(modules)
     for row in told["layers"]:
-        matrices = (side[modules[row["module"]]].dense().double().numpy() for side in (content, style))
-        c, s = (matrix.reshape(len(matrix), -1) for matrix in matrices)
-        v = reference.basis([s])
-        overlap = np.linalg.norm(c @ v) ** 2 / np.linalg.norm(c) ** 2
-        assert row["overlap"] == pytest.approx(overlap, abs=1e-5)
-        assert row["removed"] == pytest.approx(share * overlap, abs=1e-5)
+        c, s = (side[modules[row["module"]]].matrix() for side in (content, style))
+        expected = interference.row(2 * c, s, float("inf") if mu == "hard" else float(mu))
+        assert row["overlap"] == pytest.approx(expected["overlap"], abs=1e-5)
+        assert row["removed"] == pytest.approx(share * expected["overlap"], abs=1e-5)
         assert row["chance"] == pytest.approx(3 / c.shape[1], abs=1e-9)
-        assert row["norm_ratio"] == pytest.approx(2 * np.linalg.norm(c) / np.linalg.norm(s), rel=1e-5)
+        assert row["norm_ratio"] == pytest.approx(expected["norm_ratio"], rel=1e-5)
         assert 1 <= row["style_rank"] <= 3
+        for name in ("removed", "style_rank", "angle"):
+            assert row[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-5)
         assert row["part"] == ("te" if row["module"].startswith("lora_te") else "unet")
         assert "winners" not in row
     assert told["total"]["layers"] == len(modules)

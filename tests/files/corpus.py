@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import bad_containers, bad_headers, bad_kinds, bad_metadata, bad_names, bad_tensors
@@ -30,13 +32,40 @@ class BadFile:
     slug: str
     row: Row
 
+    @property
+    def fits_a_tag(self) -> bool:
+        """Whether it is a small file, and a tag in a prompt can hold its name."""
+        is_small = self.path.is_file() and self.path.stat().st_size < 2**20
+        return is_small and not re.search("[:<>]", self.path.name)
 
-def generate(folder: Path) -> list[BadFile]:
-    """Fill an empty folder, always with the same files; a good one, PARTNER, beside them."""
+
+@dataclass(frozen=True)
+class Corpus:
+    """All of them in one folder, with PARTNER beside them. Nobody writes there."""
+
+    folder: Path
+    files: tuple[BadFile, ...]
+
+    @property
+    def code_was_run(self) -> bool:
+        return (self.folder / MARKER).exists()
+
+    def linked(self, files: Iterable[BadFile], folder: Path) -> list[BadFile]:
+        """Some of them in another folder, PARTNER beside them again."""
+        os.link(self.folder / PARTNER, folder / PARTNER)
+        found = []
+        for file in files:
+            found.append(replace(file, path=folder / "-".join(file.path.relative_to(self.folder).parts)))
+            os.link(file.path, found[-1].path)
+        return found
+
+
+def generate(folder: Path) -> Corpus:
+    """Fill an empty folder, always with the same files."""
     (folder / PARTNER).write_bytes(packed(whole(seed=7)))
-    found = [_made(folder, row) for row in rows(folder / MARKER)]
+    found = tuple(_made(folder, row) for row in rows(folder / MARKER))
     assert len({file.slug for file in found}) == len(found)
-    return found
+    return Corpus(folder, found)
 
 
 def rows(marker: Path) -> list[Row]:

@@ -42,17 +42,3 @@ def assert_close(title: str, found: Matrices, expected: Matrices) -> None:
     worst = max(errors, key=errors.__getitem__)
     print(f"{title}: {errors[worst]:.1e} ({len(errors)} layers)")
     assert errors[worst] < CLOSE, (worst, errors[worst])
-
-
-def basis(style: np.ndarray, factored: bool) -> np.ndarray:
-    """V of a style: all above numerical rank of factors, else the fewest directions but for 1e-6 of the energy."""
-    if factored:
-        return reference.basis([style])
-    _, s, vh = np.linalg.svd(style, full_matrices=False)
-    tail = np.cumsum(s[::-1] ** 2)[::-1]
-    return vh[: int(np.count_nonzero(tail > 1e-6 * tail[0]))].T
-
-
-def formula(content: np.ndarray, style: np.ndarray, v: np.ndarray, mu: float) -> np.ndarray:
-    """dW_s + dW_c (I - beta V V^T) in float64."""
-    return style + content @ reference.projector(v, mu)

@@ -11,7 +11,7 @@ from lib_nplora.command_line.main import main
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
 from tests.files import corpus
-from tests.files.corpus import BadFile
+from tests.files.corpus import BadFile, Corpus
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -23,15 +23,18 @@ HOLDS_THE_LAYER = ("a unet of diffusers", "a controlnet of diffusers", "ia3 with
 NO_MODEL = [row.name for row in ROWS if row.name not in HOLDS_THE_LAYER]
 EITHER = [row.name for row in ROWS if row.either]
 
+_NOTHING = "the {role} changes nothing: its alpha is 0, or all its values are"
+SAID = {
+    "every alpha 0": _NOTHING,
+    "zeros only": _NOTHING,
+    "a lora with a bundled inversion": "1 of the modules in 'a-lora-with-a-bundled-inversion.safetensors' fit no layer",
+}
+"""What is said of files that are only odd."""
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("corpus")
-
-
-@pytest.fixture(scope="module")
-def files(folder: Path) -> dict[str, BadFile]:
-    return {file.row.name: file for file in corpus.generate(folder)}
+def files(bad_files: Corpus) -> dict[str, BadFile]:
+    return {file.row.name: file for file in bad_files.files}
 
 
 @pytest.fixture
@@ -39,8 +42,8 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out.safetensors"
 
 
-def fuse(folder: Path, file: BadFile, role: str, out: Path) -> int:
-    pair = [str(file.path), str(folder / corpus.PARTNER)]
+def fuse(file: BadFile, role: str, out: Path) -> int:
+    pair = [str(file.path), str(file.path.with_name(corpus.PARTNER))]
     return main(["fuse", *(pair if role == "content" else pair[::-1]), "-o", str(out), "--full"])
 
 
@@ -50,39 +53,39 @@ def test_there_are_many() -> None:
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_reading_it_raises_an_error_for_users(folder: Path, files: dict[str, BadFile], name: str) -> None:
+def test_reading_it_raises_an_error_for_users(bad_files: Corpus, files: dict[str, BadFile], name: str) -> None:
     file = files[name]
     with pytest.raises(FileError) as caught:
         dict(read_lora(file.path).weights.deltas)
     assert file.slug in str(caught.value) or file.path.name in str(caught.value)
-    assert not (folder / corpus.MARKER).exists()
+    assert not bad_files.code_was_run
 
 
 @pytest.mark.parametrize("role", ["content", "style"])
 @pytest.mark.parametrize("name", BAD)
 def test_the_command_line_says_so_in_one_line(
-    folder: Path, files: dict[str, BadFile], out: Path, capsys: pytest.CaptureFixture[str], name: str, role: str
+    bad_files: Corpus, files: dict[str, BadFile], out: Path, capsys: pytest.CaptureFixture[str], name: str, role: str
 ) -> None:
-    before = sorted(os.listdir(folder))
-    assert fuse(folder, files[name], role, out) == 2
+    before = sorted(os.listdir(bad_files.folder))
+    assert fuse(files[name], role, out) == 2
     assert_refused(files[name], out, *capsys.readouterr())
-    assert sorted(os.listdir(folder)) == before
+    assert sorted(os.listdir(bad_files.folder)) == before
 
 
 @pytest.mark.parametrize("role", ["content", "style"])
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_only_odd_is_fused(
-    folder: Path, files: dict[str, BadFile], out: Path, capsys: pytest.CaptureFixture[str], name: str, role: str
+    files: dict[str, BadFile], out: Path, capsys: pytest.CaptureFixture[str], name: str, role: str
 ) -> None:
-    assert fuse(folder, files[name], role, out) == 0
-    assert_fused(out, *capsys.readouterr())
+    assert fuse(files[name], role, out) == 0
+    assert_fused(out, *capsys.readouterr(), said=SAID.get(name, "").format(role=role))
 
 
 @pytest.mark.parametrize("name", EITHER)
 def test_what_takes_for_ever_is_decided_at_once(
-    folder: Path, files: dict[str, BadFile], out: Path, capsys: pytest.CaptureFixture[str], name: str
+    files: dict[str, BadFile], out: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    if fuse(folder, files[name], "content", out) == 0:
+    if fuse(files[name], "content", out) == 0:
         assert_fused(out, *capsys.readouterr())
     else:
         assert_refused(files[name], out, *capsys.readouterr())
@@ -90,10 +93,10 @@ def test_what_takes_for_ever_is_decided_at_once(
 
 @pytest.mark.parametrize("name", NO_MODEL)
 def test_as_a_checkpoint_it_is_refused(
-    folder: Path, files: dict[str, BadFile], out: Path, capsys: pytest.CaptureFixture[str], name: str
+    files: dict[str, BadFile], out: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     (dora,) = (file for file in files.values() if file.slug.startswith("one-layer-a-dora"))
-    pair = [str(dora.path), str(folder / corpus.PARTNER)]
+    pair = [str(dora.path), str(dora.path.with_name(corpus.PARTNER))]
     assert main(["fuse", *pair, "-o", str(out), "--full", "--base", str(files[name].path)]) == 2
     assert_refused(files[name], out, *capsys.readouterr())
 
@@ -111,9 +114,14 @@ def assert_refused(file: BadFile, out: Path, printed: str, err: str) -> None:
     assert not (file.path.parent / corpus.MARKER).exists()
 
 
-def assert_fused(out: Path, printed: str, err: str) -> None:
-    """A sound file, with no value in it that is not finite."""
-    assert err == ""
+def assert_fused(out: Path, printed: str, err: str, said: str = "") -> None:
+    """A sound file, with no value in it that is not finite, and one warning, if any is due."""
+    if said:
+        (warning,) = err.splitlines()
+        assert warning.startswith("nplora: warning: ")
+        assert said in warning
+    else:
+        assert err == ""
     assert " fused" in printed
     assert all(delta.is_finite for delta in read_lora(out).weights.deltas.values())
     assert os.listdir(out.parent) == [out.name]

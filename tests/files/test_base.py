@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from lib_nplora.errors import FileError
 from lib_nplora.files import Base, names
-from lib_nplora.files.place import Place
+from lib_nplora.files.slot import Slot
 from tests import loras
 
 W = torch.randn(48, 16)
@@ -21,8 +21,8 @@ def saved(folder: Path, **tensors: torch.Tensor) -> Base:
     return Base(folder / "base.safetensors")
 
 
-def place(module: str) -> Place:
-    found = names.place(module)
+def place(module: str) -> Slot:
+    found = names.slot_of(module)
     assert found is not None
     return found
 
@@ -59,14 +59,14 @@ TEXT = "text_model_encoder_layers_0_self_attn"
 def test_names_of_checkpoints(tmp_path: Path, tensor: str, layer: str, rows: tuple[int, int] | None) -> None:
     base = saved(tmp_path, **{tensor: W, "model.diffusion_model.middle_block.1.norm.bias": W[0]})
     expected = W[slice(*rows)] if rows else W
-    assert base.shape(Place(layer)) == tuple(expected.shape)
-    assert torch.equal(base.weight(Place(layer)), expected)
+    assert base.shape(Slot(layer)) == tuple(expected.shape)
+    assert torch.equal(base.weight(Slot(layer)), expected)
 
 
 def test_the_projection_of_open_clip_is_turned(tmp_path: Path) -> None:
     base = saved(tmp_path, **{"conditioner.embedders.1.model.text_projection": W})
-    assert base.shape(Place("lora_te2_text_projection")) == (16, 48)
-    assert torch.equal(base.weight(Place("lora_te2_text_projection")), W.T)
+    assert base.shape(Slot("lora_te2_text_projection")) == (16, 48)
+    assert torch.equal(base.weight(Slot("lora_te2_text_projection")), W.T)
 
 
 @pytest.mark.parametrize("blocks", [loras.FLUX, loras.SD3], ids=["flux", "sd3"])
@@ -133,7 +133,7 @@ def test_slices_and_thirds_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="in slices that do not fit"):
         saved(tmp_path, **slices).shape(place("double_blocks.0.img_attn.qkv"))
     with pytest.raises(FileError, match="cannot be read"):
-        saved(tmp_path, **{f"{CLIP}.attn.in_proj_weight": W[:47]}).shape(Place(f"lora_te2_{TEXT}_q_proj"))
+        saved(tmp_path, **{f"{CLIP}.attn.in_proj_weight": W[:47]}).shape(Slot(f"lora_te2_{TEXT}_q_proj"))
 
 
 def test_the_digest_tells_checkpoints_apart(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests import loras
 
 
 def layer(module: str) -> str | None:
-    place = names.place(module)
+    place = names.slot_of(module)
     return place and place.layer
 
 
@@ -77,7 +77,7 @@ def test_whole_layers_and_slices_meet(blocks: list[loras.Block]) -> None:
         for spelled in loras.WHOLE_SPELLINGS.values():
             split = names.split(spelled(block.original)[0])
             assert split is not None
-            place = names.place(split[0])
+            place = names.slot_of(split[0])
             assert place is not None
             assert place.layer == f"lora_unet_{block.canonical}"
             assert place.rows((block.height, block.width)) is None
@@ -87,7 +87,7 @@ def test_whole_layers_and_slices_meet(blocks: list[loras.Block]) -> None:
             for name, height in block.pieces.items():
                 split = names.split(spelled(name)[0])
                 assert split is not None
-                place = names.place(split[0])
+                place = names.slot_of(split[0])
                 assert place is not None
                 assert place.layer == f"lora_unet_{block.canonical}"
                 assert not place.is_swapped((height, block.width))
@@ -98,7 +98,7 @@ def test_whole_layers_and_slices_meet(blocks: list[loras.Block]) -> None:
 
 
 def test_xlabs_has_q_k_and_v_of_a_single_block_without_mlp() -> None:
-    place = names.place("single_blocks.7.processor.qkv")
+    place = names.slot_of("single_blocks.7.processor.qkv")
     assert place is not None
     assert place.layer == "lora_unet_single_transformer_blocks_7_qkv_mlp"
     assert place.rows((48, 16)) == (0, 48)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lib_nplora.command_line.main import main
 from tests import reference
-from tests.files.judging import CLOSE, assert_close, basis, formula, read
+from tests.files.judging import CLOSE, assert_close, read
 from tests.files.mmdit import SWAPPED, factors, layers_of, pipeline
 from tests.files.trained import NEEDS_BASE, PLAIN, RECIPES, randomise, response
 
@@ -116,7 +116,7 @@ def test_diffusers_transformer_gives_what_the_formula_gives(
     merged = copy.deepcopy(original)
     for name, (style, module) in sides["style"].items():
         content = 0.8 * sides["content"][name][0]
-        delta = formula(content, style, basis(module, True), 1.5)
+        delta = reference.fused_layer(content, style, reference.basis([module]), 1.5)
         merged.get_submodule(name).weight.data += torch.from_numpy(delta).float()
     found, expected, before = (output(model, each) for each in (pipe.transformer, merged, original))
     error = reference.error(found, expected)

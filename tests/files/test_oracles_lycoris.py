@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from lib_nplora.command_line.main import main
 from lib_nplora.maths.lowrank import LowRankDelta
-from tests import loras
+from tests import loras, reference
 from tests.files import models
-from tests.files.judging import assert_close, basis, formula, matrix, opened, read
+from tests.files.judging import assert_close, matrix, opened, read
 from tests.files.trained import LAYERS, NEEDS_BASE, PLAIN, RECIPES, added, base_model, randomise, trained
 
 
@@ -96,10 +96,11 @@ def test_either_role_on_the_command_line(folder: Path, recipe: str, role: str) -
     expected = {**partner, **network.deltas}
     for name in partner.keys() & network.deltas.keys():
         if role == "style":
-            v = basis(matrix(deltas[name]), isinstance(deltas[name], LowRankDelta))
-            expected[name] = formula(partner[name], network.deltas[name], v, 1.5)
+            lost = 0.0 if isinstance(deltas[name], LowRankDelta) else reference.LOST
+            v = reference.basis([matrix(deltas[name])], lost=lost)
+            expected[name] = reference.fused_layer(partner[name], network.deltas[name], v, 1.5)
         else:
-            expected[name] = formula(network.deltas[name], partner[name], basis(partner[name], True), 1.5)
+            expected[name] = reference.fused([(1.0, network.deltas[name])], [(1.0, partner[name])], 1.5)
     assert_close(f"{recipe} x {role}", read(out), expected)
 
 
@@ -112,10 +113,10 @@ def test_cut_to_a_rank_it_is_as_near_as_that_rank_can_be(folder: Path) -> None:
     assert main([*command, "--rank", "6"]) == 0
     found = read(out)
     for name in partner.keys() & content.deltas.keys():
-        whole = formula(content.deltas[name], partner[name], basis(partner[name], True), 1.5)
-        values = np.linalg.svd(whole, compute_uv=False)
+        whole = reference.fused([(1.0, content.deltas[name])], [(1.0, partner[name])], 1.5)
+        _, lost = reference.truncated(whole, 6)
         assert np.linalg.matrix_rank(found[name], tol=1e-4) <= 6
-        assert np.linalg.norm(found[name] - whole) == pytest.approx(np.linalg.norm(values[6:]), rel=1e-5, abs=1e-6)
+        assert np.linalg.norm(found[name] - whole) == pytest.approx(lost**0.5, rel=1e-5, abs=1e-6)
 
 
 def plain_partner(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
@@ -127,7 +128,7 @@ def plain_partner(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
     ]
     lora = loras.random_lora(modules, 3, 5, alpha=2)
     path = loras.write(folder / "partner.safetensors", lora)
-    return {module.canonical: factors.dense().flatten(1).double().numpy() for module, factors in lora.items()}, path
+    return {module.canonical: factors.matrix() for module, factors in lora.items()}, path
 
 
 def test_norms_and_biases_of_both_are_added(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
-from lib_nplora.files.families import SD1, SD2, SDXL, Family, detect
+from lib_nplora.files.models import Family, detect
+from lib_nplora.files.models.sd1 import FAMILY as SD1
+from lib_nplora.files.models.sd2 import FAMILY as SD2
+from lib_nplora.files.models.sdxl import FAMILY as SDXL
 from lib_nplora.layers.key import ModuleKey
 from tests import loras
 
@@ -31,7 +34,7 @@ def assert_holds(path: Path, lora: loras.Lora) -> None:
         key = ModuleKey(module.canonical, "unet" if module.component == "unet" else "te")
         delta = deltas[key]
         assert delta.kernel == module.kernel
-        torch.testing.assert_close(delta.dense(), factors.dense().flatten(1), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(delta.dense().double(), torch.from_numpy(factors.matrix()), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("spelling", loras.SPELLINGS)
@@ -274,7 +277,9 @@ def test_the_first_pattern_that_fits_tells_alpha(tmp_path: Path, patterns: dict[
     (delta,) = read_lora(
         loras.write(tmp_path / "x.safetensors", lora, "peft", metadata=metadata)
     ).weights.deltas.values()
-    torch.testing.assert_close(delta.dense(), alpha / 4 * lora[module].dense(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        delta.dense().double(), torch.from_numpy(alpha / 4 * lora[module].matrix()), atol=1e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.timeout(20)

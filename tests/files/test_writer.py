@@ -18,7 +18,12 @@ from safetensors.torch import load_file, save
 
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora, write_lora
-from lib_nplora.files.families import FLUX, SD1, SD2, SD3, SDXL, Family
+from lib_nplora.files.models import Family
+from lib_nplora.files.models.flux import FAMILY as FLUX
+from lib_nplora.files.models.sd1 import FAMILY as SD1
+from lib_nplora.files.models.sd2 import FAMILY as SD2
+from lib_nplora.files.models.sd3 import FAMILY as SD3
+from lib_nplora.files.models.sdxl import FAMILY as SDXL
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.dense import DenseDelta
 from lib_nplora.maths.lowrank import LowRankDelta

@@ -10,9 +10,12 @@ from lib_nplora.findings.sentences import Group, by_block, by_part, findings, re
 from lib_nplora.fusion.interference import Interference
 from lib_nplora.fusion.outcome import Summary
 from lib_nplora.jobs.pair import FileFusion
+from lib_nplora.layers.block import Block
+from lib_nplora.layers.by_block import ByBlock
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.rank_rule import RankRule
-from lib_nplora.request.request import HARD, FusionRequest, Source
+from lib_nplora.methods.texts import HARD
+from lib_nplora.request.request import FusionRequest, Source
 
 ROW = Interference(
     content_energy=4.0, style_energy=1.0, overlap=0.14, chance=0.1, inside=0.14, removed=0.0778, style_rank=7.0,
@@ -23,7 +26,7 @@ TEXT = ModuleKey("lora_te1_text_model_encoder_layers_0_mlp_fc1", "te")
 
 
 def said(rows: dict[ModuleKey, Interference], **settings: object) -> str:
-    request = FusionRequest((Source("dog"),), (Source("vangogh"),), **settings)
+    request = FusionRequest.of((Source("dog"),), (Source("vangogh"),), **settings)
     return "\n".join(findings(FileFusion(Summary({}), (), interference=rows), request))
 
 
@@ -43,8 +46,8 @@ def test_groups_are_weighted_by_energy():
     assert total.removed == pytest.approx((4 * 0.0778 + 12 * 0.4) / 16)
     assert total.norm_ratio == pytest.approx(2.0)
     groups = by_block({UP: loud, TEXT: ROW, DOWN: ROW})
-    assert list(groups) == ["text 1", "down 1", "up 1"]
-    assert groups["up 1"].overlap == pytest.approx(0.5)
+    assert list(groups) == ["te1", "in4", "out3"]
+    assert groups["out3"].overlap == pytest.approx(0.5)
     parts = by_part({UP: loud, TEXT: ROW, DOWN: ROW})
     assert {name: group.layers for name, group in parts.items()} == {"diffusion model": 2, "text encoder": 1}
 
@@ -52,7 +55,7 @@ def test_groups_are_weighted_by_energy():
 def test_blocks_and_parts_are_compared():
     text = said({DOWN: ROW, UP: replace(ROW, overlap=0.3), TEXT: replace(ROW, overlap=0.05)})
     assert "In the diffusion model 22 %, 2.2 x chance; in the text encoder 5 %, 0.5 x chance." in text
-    assert "Most in up 1 (30 %, 3 x chance), least in text 1 (5 %, 0.5 x chance)." in text
+    assert "Most in out3 (30 %, 3 x chance), least in te1 (5 %, 0.5 x chance)." in text
 
 
 def test_a_pair_that_mu_can_do_nothing_for_is_told():
@@ -76,6 +79,13 @@ def test_other_methods_are_told_what_np_would_do():
     text = said({DOWN: replace(ROW, removed=0.0)}, method="direct", mu=HARD)
     assert text.endswith("; method=direct does not look at that, np at mu = hard would remove 14 %.")
     assert "mu = hard removes 7.8 %" in said({DOWN: ROW}, method="hard", mu=0.5)
+
+
+def test_another_mu_in_some_blocks_is_told_where_it_counts():
+    by_block = ByBlock(0.5, ((Block("mid"), 2.0),))
+    assert "mu = 0.5 (others by block) removes 7.8 %" in said({DOWN: ROW}, mu=by_block)
+    assert "np at mu = 0.5 (others by block) would remove 7.8 %" in said({DOWN: ROW}, mu=by_block, method="klora")
+    assert "mu = hard removes 7.8 %" in said({DOWN: ROW}, mu=by_block, method="hard")
 
 
 def test_a_style_that_uses_nearly_all_directions():

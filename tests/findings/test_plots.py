@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from lib_nplora.command_line.main import main
 from lib_nplora.findings.plots import figure, png
 from lib_nplora.fusion.outcome import Summary
 from lib_nplora.jobs.pair import FileFusion
+from lib_nplora.layers.block import Block
 from lib_nplora.layers.key import ModuleKey
-from lib_nplora.methods.selection import Contest, Importance, Schedule
-from lib_nplora.methods.table import METHODS, Settings
-from lib_nplora.request.request import HARD, FusionRequest, Source
+from lib_nplora.layers.place import Place
+from lib_nplora.methods.selection import Contest, Importance
+from lib_nplora.methods.texts import HARD
+from lib_nplora.request.request import FusionRequest, Source
 from tests import loras
 
 from .test_findings import DOWN, ROW, TEXT, UP
@@ -28,7 +31,7 @@ ROWS = {DOWN: ROW, UP: replace(ROW, overlap=0.05, k=1), TEXT: replace(ROW, overl
 
 
 def request(content: str = "dog", **settings: object) -> FusionRequest:
-    return FusionRequest((Source(content),), (Source("vangogh"),), **settings)
+    return FusionRequest.of((Source(content),), (Source("vangogh"),), **settings)
 
 
 def fusion(rows=ROWS, schedule=None) -> FileFusion:
@@ -41,7 +44,7 @@ def axes_of(drawn):
 
 def test_blocks_and_kinds_are_coloured_by_overlap_over_chance():
     axes = axes_of(figure(fusion(), request()))["How much the two meet (1 is chance)"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["text 1", "down 1", "up 1"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["te1", "in4", "out3"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["self q", "feed-forward", "projection"]
     shown = axes.images[0].get_array()
     expected = [[np.nan, 8, np.nan], [1.4, np.nan, 1.4], [np.nan, np.nan, 0.5]]
@@ -75,7 +78,8 @@ def test_other_methods_have_no_mark():
 
 def test_the_schedule_has_layers_across_and_steps_down():
     contests = {UP: Contest(Importance(1, 1), Importance(1, 1)), DOWN: Contest(Importance(9, 9), Importance(1, 9))}
-    schedule = Schedule(contests, METHODS["klora"].rule(Settings()))
+    asked = request(method="klora")
+    schedule = asked.method.schedule(asked.values, contests)
     letters = schedule.letters(6)
     assert letters[UP] != letters[DOWN]
     axes = axes_of(figure(fusion(schedule=schedule), request(method="klora"), 6))["Who wins"]
@@ -151,3 +155,21 @@ def test_without_matplotlib_only_the_picture_is_missing(pair):
     assert run().returncode == 0
     done = run("--plot", "out.png")
     assert (done.returncode, done.stderr) == (2, "nplora: plots need matplotlib: pip install matplotlib\n")
+
+
+UNET = ["te1", "in", *(f"in{i}" for i in range(12)), "mid", *(f"out{i}" for i in range(12)), "out"]
+TRANSFORMER = ["te1", "te3", "in", *(f"double{i}" for i in range(19)), *(f"single{i}" for i in range(38)), "out"]
+
+
+@pytest.mark.parametrize(("names", "numbers"), [(UNET, True), (TRANSFORMER, False)], ids=["SD 1.5", "Flux"])
+def test_all_blocks_of_a_model_can_be_read(names, numbers, monkeypatch):
+    places = {name: Place(Block.parse(name), "self q") for name in names}
+    monkeypatch.setattr(ModuleKey, "place", property(lambda key: places[key.name]))
+    drawn = figure(fusion({ModuleKey(name, "unet"): ROW for name in reversed(names)}), request())
+    drawn.draw_without_rendering()
+    axes = axes_of(drawn)["How much the two meet (1 is chance)"]
+    labels = axes.get_yticklabels()
+    assert [label.get_text() for label in labels] == names
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(above.y0 >= below.y1 for above, below in pairwise(boxes))
+    assert len(axes.texts) == (len(names) if numbers else 0)

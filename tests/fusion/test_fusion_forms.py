@@ -19,8 +19,8 @@ from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.delta import Delta
 from lib_nplora.maths.dense import DenseDelta
 from lib_nplora.maths.lowrank import LowRankDelta
-from lib_nplora.maths.subspace import LOST
-from lib_nplora.request.request import HARD, FusionRequest, Source
+from lib_nplora.methods.texts import HARD
+from lib_nplora.request.request import FusionRequest, Source
 
 from .. import reference
 from ..matrices import random_delta
@@ -30,7 +30,7 @@ OUT, IN = 24, 16
 
 
 def request(mu: float = 0.5, c: float = 1.0, s: float = 1.0) -> FusionRequest:
-    return FusionRequest((Source("content", c, c),), (Source("style", s, s),), mu=mu)
+    return FusionRequest.of((Source("content", c, c),), (Source("style", s, s),), mu=mu)
 
 
 def run(request_: FusionRequest, content: dict[ModuleKey, Delta], style: dict[ModuleKey, Delta]):
@@ -76,11 +76,8 @@ def test_any_form_with_any(content, style, mu):
     c, s = FORMS[content](1), FORMS[style](2)
     fused = run(request(mu, 0.7, -1.3), {KEY: c}, {KEY: s})
     content_matrix, style_matrix = (delta.dense().double().numpy() for delta in (c, s))
-    _, values, vh = np.linalg.svd(style_matrix, full_matrices=False)
-    tail = np.cumsum(values[::-1] ** 2)[::-1]
-    lost = 0.0 if style == "factors" else LOST
-    v = vh[(tail > lost * tail[0]) & (values > values[0] * reference.NOISE)].T
-    expected = -1.3 * style_matrix + 0.7 * content_matrix @ reference.projector(v, mu)
+    v = reference.basis([style_matrix], lost=0.0 if style == "factors" else reference.LOST)
+    expected = reference.fused_layer(0.7 * content_matrix, -1.3 * style_matrix, v, mu)
     assert reference.error(together(fused.deltas), expected) < 1e-5
     assert isinstance(fused.deltas[KEY], LowRankDelta) == (content == style == "factors")
     report = fused.summary.layers[KEY]

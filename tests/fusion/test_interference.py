@@ -1,4 +1,4 @@
-"""Rows of interference: against float64, dense, from their definitions; planted overlaps; LoRAs that were trained."""
+"""Rows of interference: against their definitions; planted overlaps; LoRAs that were trained."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.delta import Delta, whole
 from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.maths.rank_rule import RankRule
-from lib_nplora.request.request import HARD, FusionRequest, Source
+from lib_nplora.methods.texts import HARD
+from lib_nplora.request.request import FusionRequest, Source
 
-from .. import reference
+from ..reference import interference
 
 KEY = ModuleKey("layer", "unet")
 
 
 def row(content: Delta, style: Delta, *, c: float = 1.0, s: float = 1.0, **settings: object) -> Interference:
-    request = FusionRequest((Source("c", c, c),), (Source("s", s, s),), **settings)
+    request = FusionRequest.of((Source("c", c, c),), (Source("s", s, s),), **settings)
     sides = [[LoraWeights(name, name, {KEY: delta})] for name, delta in (("c", content), ("s", style))]
     (layer,) = fuse_layers(request, *sides, ByteLru(0), inspected=True)
     assert layer.interference is not None
@@ -41,25 +42,6 @@ def factors(out: int, rank: int, in_: int, seed: int) -> LowRankDelta:
     )
 
 
-def expected(content: np.ndarray, style: np.ndarray, mu: float, k: str) -> dict[str, float]:
-    """From the definitions, in float64 and dense."""
-    v_all, v_k = reference.basis([style]), reference.basis([style], k)
-    energy = np.linalg.norm(content) ** 2
-    s = np.linalg.svd(style, compute_uv=False)[: v_all.shape[1]]
-    p = s / s.sum()
-    cosine = np.linalg.svd(reference.basis([content]).T @ v_all, compute_uv=False)[0]
-    return {
-        "overlap": np.linalg.norm(content @ v_all) ** 2 / energy,
-        "chance": v_all.shape[1] / style.shape[1],
-        "inside": np.linalg.norm(content @ v_k) ** 2 / energy,
-        "removed": 1 - np.linalg.norm(content @ reference.projector(v_k, mu)) ** 2 / energy,
-        "norm_ratio": np.linalg.norm(content) / np.linalg.norm(style),
-        "style_rank": math.exp(-(p * np.log(p)).sum()),
-        "angle": math.degrees(math.acos(min(cosine, 1.0))),
-        "k": v_k.shape[1],
-    }
-
-
 @pytest.mark.parametrize("mu", [0.0, 0.5, 3.0, HARD])
 @pytest.mark.parametrize("k", ["all", "2", "90%"])
 @pytest.mark.parametrize("shape", [(96, 80, 4, 6), (32, 200, 8, 8), (200, 32, 8, 3)])
@@ -71,7 +53,7 @@ def test_rows_are_those_of_a_float64_reference(mu, k, shape, form):
     if form == "dense":
         content, style = whole(content), whole(style)
     found = row(content, style, c=0.7, s=-1.3, mu=mu, k=RankRule.parse(k))
-    for name, value in expected(*dense, mu, k).items():
+    for name, value in interference.row(*dense, mu, k).items():
         assert getattr(found, name) == pytest.approx(value, rel=1e-5, abs=1e-5), name
     s = np.linalg.svd(dense[1] / 1.3, compute_uv=False)[:style_rank]
     np.testing.assert_allclose(found.spectrum, s, rtol=1e-5)

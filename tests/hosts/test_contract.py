@@ -6,15 +6,14 @@ import pytest
 
 from .contract import HostContract
 from .standins.a1111 import A1111
+from .standins.driver import running
 from .standins.forge import Forge, Neo
 
 
 @pytest.fixture(scope="class")
 def driver(request, tmp_path_factory):
-    host = request.param(tmp_path_factory.mktemp("loras"))
-    host.start()
-    yield host
-    host.stop()
+    with running(request.param, tmp_path_factory.mktemp("loras")) as host:
+        yield host
 
 
 @pytest.mark.parametrize("driver", [A1111, Forge, Neo], indirect=True)

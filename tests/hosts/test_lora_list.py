@@ -11,21 +11,11 @@ from lib_nplora.errors import NotFoundError
 from lib_nplora.hosts import detect_host
 
 from .driver import write_lora
-from .standins.a1111 import A1111
 from .standins.common import NetworkOnDisk
-from .standins.forge import Forge, Neo
-
-
-@pytest.fixture(params=[A1111, Forge, Neo])
-def driver(request, tmp_path):
-    host = request.param(tmp_path)
-    host.start()
-    yield host
-    host.stop()
 
 
 @pytest.fixture
-def host(driver):
+def shelf(driver):
     """With dog, and in a folder of their own Cat, whose alias is Kitty, and ant, whose header holds its hash."""
     modules, folder = driver.modules[:2], driver.lora_dir
     (folder / "animals").mkdir()
@@ -34,7 +24,7 @@ def host(driver):
     write_lora(
         folder / "animals" / "ant.safetensors", modules, seed=3, metadata={"sshs_model_hash": "0123456789abcdef"}
     )
-    found = detect_host()
+    found = detect_host().shelf
     found.refresh()
     return found
 
@@ -53,9 +43,9 @@ def reads(monkeypatch):
     return names
 
 
-def test_the_list_is_the_hosts_and_reads_no_file(host, driver, reads):
-    assert host.names() == ["ant", "Cat", "dog"]
-    listed = {entry.name: entry for entry in host.listed()}
+def test_the_list_is_the_hosts_and_reads_no_file(shelf, driver, reads):
+    assert shelf.names() == ["ant", "Cat", "dog"]
+    listed = {entry.name: entry for entry in shelf.listed()}
     assert list(listed) == ["ant", "Cat", "dog"]
     assert (listed["Cat"].alias, listed["dog"].alias) == ("Kitty", "dog")
     assert listed["Cat"].path == str(driver.lora_dir / "animals" / "Cat.safetensors")
@@ -64,61 +54,62 @@ def test_the_list_is_the_hosts_and_reads_no_file(host, driver, reads):
     assert not reads
 
 
-def test_refresh_finds_what_was_added_and_forgets_what_was_removed(host, driver):
+def test_refresh_finds_what_was_added_and_forgets_what_was_removed(shelf, driver):
     write_lora(driver.lora_dir / "bee.safetensors", driver.modules[:1], seed=4)
     (driver.lora_dir / "dog.safetensors").unlink()
-    assert host.names() == ["ant", "Cat", "dog"]
-    host.refresh()
-    assert host.names() == ["ant", "bee", "Cat"]
+    assert shelf.names() == ["ant", "Cat", "dog"]
+    shelf.refresh()
+    assert shelf.names() == ["ant", "bee", "Cat"]
 
 
-def test_the_folder_and_the_checkpoint(host, driver):
-    assert host.folder == str(driver.lora_dir)
-    assert host.checkpoint == "checkpoint-1.safetensors"
+def test_the_folder_and_the_checkpoint(shelf, driver):
+    model = detect_host().model
+    assert shelf.folder == str(driver.lora_dir)
+    assert model.checkpoint == "checkpoint-1.safetensors"
     driver.switch_checkpoint()
-    assert host.checkpoint == "checkpoint-2.safetensors"
+    assert model.checkpoint == "checkpoint-2.safetensors"
     driver.model_data.sd_model = None
-    assert host.checkpoint is None
+    assert model.checkpoint is None
     driver.model_data.sd_model = object()
-    assert host.checkpoint is None
+    assert model.checkpoint is None
 
 
-def test_a_hash_that_the_host_knows_is_looked_up(host, reads):
-    assert host.named_by_hash("0123456789ab") == "ant"
+def test_a_hash_that_the_host_knows_is_looked_up(shelf, reads):
+    assert shelf.named_by_hash("0123456789ab") == "ant"
     assert not reads
-    known = host.resolve("Kitty").shorthash
+    known = shelf.resolve("Kitty").shorthash
     assert reads == ["Cat"]
-    assert host.named_by_hash(known) == "Cat"
+    assert shelf.named_by_hash(known) == "Cat"
     assert reads == ["Cat"]
 
 
-def test_a_renamed_file_is_found_by_its_hash(host, driver, reads):
-    shorthash = host.resolve("dog").shorthash
+def test_a_renamed_file_is_found_by_its_hash(shelf, driver, reads):
+    shorthash = shelf.resolve("dog").shorthash
     (driver.lora_dir / "dog.safetensors").rename(driver.lora_dir / "animals" / "hound.safetensors")
     reads.clear()
-    assert host.named_by_hash(shorthash) == "hound"
+    assert shelf.named_by_hash(shorthash) == "hound"
     assert "ant" not in reads
     reads.clear()
-    assert host.named_by_hash(shorthash) == "hound"
+    assert shelf.named_by_hash(shorthash) == "hound"
     assert not reads
     with pytest.raises(NotFoundError):
-        host.resolve("dog")
+        shelf.resolve("dog")
 
 
-def test_files_are_read_newest_first_as_long_as_there_is_time(host, driver, reads):
+def test_files_are_read_newest_first_as_long_as_there_is_time(shelf, driver, reads):
     for age, name in enumerate(("dog", "animals/Cat", "bee")):
         path = driver.lora_dir / f"{name}.safetensors"
         if not path.exists():
             write_lora(path, driver.modules[:1], seed=9)
         os.utime(path, (1e9 - age, 1e9 - age))
-    assert host.named_by_hash("no such hash", seconds=0) is None
+    assert shelf.named_by_hash("no such hash", seconds=0) is None
     assert not reads
-    assert host.named_by_hash("no such hash") is None
+    assert shelf.named_by_hash("no such hash") is None
     assert reads == ["dog", "Cat", "bee"]
 
 
-def test_a_file_that_cannot_be_hashed_stops_no_search(host, driver, monkeypatch):
-    shorthash = host.resolve("dog").shorthash
+def test_a_file_that_cannot_be_hashed_stops_no_search(shelf, driver, monkeypatch):
+    shorthash = shelf.resolve("dog").shorthash
     (driver.lora_dir / "dog.safetensors").rename(driver.lora_dir / "hound.safetensors")
     read_hash = NetworkOnDisk.read_hash
 
@@ -129,16 +120,16 @@ def test_a_file_that_cannot_be_hashed_stops_no_search(host, driver, monkeypatch)
 
     monkeypatch.setattr(NetworkOnDisk, "read_hash", fail)
     os.utime(driver.lora_dir / "hound.safetensors", (0, 0))
-    assert host.named_by_hash(shorthash) == "hound"
+    assert shelf.named_by_hash(shorthash) == "hound"
 
 
-def test_no_hash_is_no_ones_hash(host, reads):
+def test_no_hash_is_no_ones_hash(shelf, reads):
     """A host that does no hashing gives every file an empty one."""
-    assert host.named_by_hash("") is None
+    assert shelf.named_by_hash("") is None
     assert not reads
 
 
-def test_a_lookup_never_sees_the_list_half_made(host, driver, monkeypatch):
+def test_a_lookup_never_sees_the_list_half_made(shelf, driver, monkeypatch):
     """The host empties its tables first, in whatever thread it is asked to list again."""
     emptied, looked_up = threading.Event(), threading.Event()
     made = NetworkOnDisk.__init__
@@ -149,10 +140,10 @@ def test_a_lookup_never_sees_the_list_half_made(host, driver, monkeypatch):
         made(self, networks, name, filename)
 
     monkeypatch.setattr(NetworkOnDisk, "__init__", slowly)
-    listing = threading.Thread(target=host.refresh)
+    listing = threading.Thread(target=shelf.refresh)
     listing.start()
     assert emptied.wait(10)
-    names = host.names()
+    names = shelf.names()
     looked_up.set()
     listing.join()
     assert names == ["ant", "Cat", "dog"]

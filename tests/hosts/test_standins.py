@@ -14,30 +14,25 @@ from safetensors.torch import load_file, save_file
 
 from lib_nplora.errors import FileError, HostError
 from lib_nplora.fusion.walk import fuse
-from lib_nplora.hosts import LoraFile, detect_host
+from lib_nplora.hosts import ShelfFile, detect_host
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.cache import ByteLru
-from lib_nplora.request.request import parse_tag
+from lib_nplora.request.tag import parse_tag
 
+from .. import reference
 from ..files.bad_containers import Payload
+from ..reference import kohya
+from ..reference.kohya import factors, fused, winners
 from .contract import HARD, KLORA, Loras
-from .driver import factors, fused, winners
 from .standins import networks
 from .standins.a1111 import A1111, QkvLinear
 from .standins.common import NetworkOnDisk
+from .standins.driver import running
 from .standins.forge import Forge, Neo
 
 forges = pytest.mark.parametrize("driver", [Forge, Neo], indirect=True)
 
 TAG = "a cat <nplora:dog:vangogh:0.5>"
-
-
-@pytest.fixture(params=[A1111, Forge, Neo])
-def driver(request, tmp_path):
-    host = request.param(tmp_path)
-    host.start()
-    yield host
-    host.stop()
 
 
 @pytest.fixture
@@ -132,7 +127,7 @@ def test_roles_that_cannot_be_applied_are_ordinary_tags(driver, loras, monkeypat
     def refuse(self, fused):
         raise HostError("not today")
 
-    monkeypatch.setattr(type(detect_host()), "apply", refuse)
+    monkeypatch.setattr(type(detect_host().model), "apply", refuse)
     picture = driver.generate(prompt)
     assert "not today" in picture.comments[0]
     assert picture.pixels == plain_merge.pixels
@@ -166,7 +161,7 @@ def slicing(driver, monkeypatch):
         key_map["swapped"] = (key_map[SPLIT], None, lambda weight: weight.roll(32, 0))
         return key_map
 
-    monkeypatch.setattr(detect_host()._patcher, "model_lora_keys_unet", names)
+    monkeypatch.setattr(sys.modules["backend.patcher.lora"], "model_lora_keys_unet", names)
     monkeypatch.setattr(driver, "_keys", lambda prefix, _: names if prefix == "lora_unet" else driver.clip_keys)
     monkeypatch.setattr(driver, "clip_keys", make, raising=False)
 
@@ -179,22 +174,16 @@ def test_a_layer_whole_in_one_lora_and_in_slices_in_the_other(driver, loras, mu)
     sliced = {}
     for role, path in (("dog", loras.dog), ("vangogh", loras.vangogh)):
         save_file(_split(load_file(path), SPLIT, SLICES), driver.lora_dir / f"{role}_split.safetensors")
-        up, down = factors(path)[SPLIT]
-        sliced[role] = up @ down
-    beta = 1.0 if mu == "hard" else 1 / 3
-
-    def inside(style: np.ndarray) -> np.ndarray:
-        _, s, vh = np.linalg.svd(style, full_matrices=False)
-        return vh[s > s[0] * 2**-20].T @ vh[s > s[0] * 2**-20]
-
+        sliced[role] = kohya.deltas(path)[SPLIT]
+    strength = HARD if mu == "hard" else float(mu)
     dog, vangogh = sliced["dog"], sliced["vangogh"]
     picture = driver.generate(f"a cat <nplora:dog_split:vangogh:{mu}>")
     assert not any("could be fused" in comment for comment in picture.comments), picture.comments
-    expected = vangogh + dog - beta * dog @ inside(vangogh)
+    expected = reference.fused([(1.0, dog)], [(1.0, vangogh)], strength)
     assert np.allclose(driver.delta(SPLIT), expected, atol=1e-5)
     driver.generate(f"a cat <nplora:dog:vangogh_split:{mu}>")
     for rows in SLICES.values():
-        expected[rows] = vangogh[rows] + dog[rows] - beta * dog[rows] @ inside(vangogh[rows])
+        expected[rows] = reference.fused([(1.0, dog[rows])], [(1.0, vangogh[rows])], strength)
     assert np.allclose(driver.delta(SPLIT), expected, atol=1e-5)
     driver.generate(f"a cat <nplora:dog_split:vangogh_split:{mu}>")
     assert np.allclose(driver.delta(SPLIT), expected, atol=1e-5)
@@ -208,7 +197,6 @@ def test_halves_that_the_host_swaps(driver, loras):
     save_file(swapped, driver.lora_dir / "swapped.safetensors")
     driver.generate("a cat <nplora:swapped:vangogh:hard>")
     found = driver.delta(SPLIT)
-    up, down = factors(loras.dog)[SPLIT]
     rolled = driver.lora_dir / "rolled.safetensors"
     tensors[f"{SPLIT}.lora_up.weight"] = tensors[f"{SPLIT}.lora_up.weight"].roll(32, 0)
     save_file(tensors, rolled)
@@ -233,7 +221,7 @@ def _write(driver, name: str, **shapes: tuple[int, int]) -> dict[str, np.ndarray
     for module, (out, in_) in shapes.items():
         up, down = torch.randn(out, 2, generator=generator), torch.randn(2, in_, generator=generator)
         tensors |= {f"lora_unet_{module}.lora_up.weight": up, f"lora_unet_{module}.lora_down.weight": down}
-        deltas[module] = (up @ down).double().numpy()
+        deltas[module] = reference.dense(up, down)
     save_file(tensors, driver.lora_dir / f"{name}.safetensors")
     driver.networks.list_available_networks()
     return deltas
@@ -247,7 +235,7 @@ def test_q_k_and_v_of_one_weight(driver, attention):
     parts |= {f"joint_qkv_{part}_proj": square for part in ("q", "k", "v")}
     deltas = _write(driver, "complete", **parts)
     host = detect_host()
-    found = host.load(host.resolve("complete"))
+    found = host.model.load(host.shelf.resolve("complete"))
     assert not found.unmatched
     for part in ("q", "k", "v", "out"):
         assert np.allclose(found.deltas[ModuleKey(f"diffusion_model_attn_{part}_proj", "unet")].dense(),
@@ -267,7 +255,7 @@ def test_q_k_and_v_of_one_weight(driver, attention):
     layers = driver.sd_model.network_layer_mapping
     shapes = {name: layers[f"diffusion_model_{name}"].weight.flatten(1).shape for name in matched}
     _write(driver, "incomplete", **some, **shapes)
-    found = host.load(host.resolve("incomplete"))
+    found = host.model.load(host.shelf.resolve("incomplete"))
     assert {key.name for key in found.deltas} == {f"diffusion_model_{name}" for name in matched}
     assert set(found.unmatched) == {f"lora_unet_{name}" for name in some}
 
@@ -277,13 +265,13 @@ def test_slices_of_a_fused_weight_are_put_together(driver, attention):
     content = _write(driver, "split", **{f"joint_qkv_{part}_proj": (32, 32) for part in ("q", "k", "v")})
     style = _write(driver, "whole", joint_qkv=(96, 32))["joint_qkv"]
     host = detect_host()
-    loras = ([host.load(host.resolve(name))] for name in ("split", "whole"))
-    host.apply([fuse(parse_tag(["split", "whole", "hard"]), *loras, ByteLru(0))])
+    loras = ([host.model.load(host.shelf.resolve(name))] for name in ("split", "whole"))
+    host.model.apply([fuse(parse_tag(["split", "whole", "hard"]), *loras, ByteLru(0))])
     (net,) = driver.networks.loaded_networks
     found, _ = net.modules["diffusion_model_joint_qkv"].calc_updown(attention["joint_qkv"].weight)
-    v = np.linalg.svd(style, full_matrices=False)[2][:2].T
     dog = np.concatenate([content[f"joint_qkv_{part}_proj"] for part in ("q", "k", "v")])
-    assert np.allclose(found.detach(), style + dog - dog @ v @ v.T, atol=1e-4)
+    expected = reference.fused([(1.0, dog)], [(1.0, style)], HARD, "2")
+    assert np.allclose(found.detach(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("driver", [Neo], indirect=True)
@@ -301,7 +289,7 @@ def test_an_original_is_found_under_what_is_merged_into_it(driver, loras):
     first = driver.delta(SPLIT)
     for other in ("<lora:hat:1>", "<nplora:hat:dog:0.5>", ""):
         driver.generate(f"a cat {other}")
-        detect_host().load(detect_host().resolve("dora"))
+        detect_host().model.load(detect_host().shelf.resolve("dora"))
         driver.generate("a cat <nplora:dora:vangogh:0.7>")
         driver.generate("a cat <nplora:dora:vangogh:1>")
         assert np.array_equal(driver.delta(SPLIT), first)
@@ -392,12 +380,12 @@ def test_a_pickle_is_read_without_running_its_code(driver, loras, tmp_path):
     marker = tmp_path / "marker"
     for name, content in {"sound": tensors, "evil": {**tensors, "payload": Payload(marker)}}.items():
         torch.save(content, tmp_path / f"{name}.pt")
-    read = {name: LoraFile(name, str(tmp_path / f"{name}.pt"), name, "", None) for name in ("sound", "evil")}
-    expected = host.load(host.resolve("dog")).deltas
-    found = host.load(read["sound"]).deltas
+    read = {name: ShelfFile(name, str(tmp_path / f"{name}.pt"), name, "", None) for name in ("sound", "evil")}
+    expected = host.model.load(host.shelf.resolve("dog")).deltas
+    found = host.model.load(read["sound"]).deltas
     assert all(torch.equal(found[key].dense(), expected[key].dense()) for key in expected)
     with pytest.raises(FileError, match="'evil' cannot be read: it is damaged, or a pickle that can run code"):
-        host.load(read["evil"])
+        host.model.load(read["evil"])
     assert not marker.exists()
 
 
@@ -422,7 +410,7 @@ def test_what_is_bundled_with_a_lora_is_not_counted(driver, loras):
 
 def test_an_unforeseen_error_is_a_comment_too(driver, loras, monkeypatch, caplog):
     plain = driver.generate("a cat").pixels
-    monkeypatch.setattr("lib_nplora.jobs.session.fuse", lambda *args: 1 / 0)
+    monkeypatch.setattr("lib_nplora.jobs.job.fuse", lambda *args: 1 / 0)
     picture = driver.generate(TAG)
     (comment,) = picture.comments
     assert "ZeroDivisionError" in comment
@@ -441,47 +429,35 @@ def test_modules_without_a_layer_are_counted(driver, loras):
 
 
 def test_neo_says_that_nunchaku_cannot(tmp_path, monkeypatch):
-    host = Neo(tmp_path)
     monkeypatch.setattr(Neo, "dynamic_args", types.SimpleNamespace(online_lora=False, nunchaku=True))
-    host.start()
-    try:
+    with running(Neo, tmp_path) as host:
         Loras(host)
         plain = host.generate("a cat").pixels
         picture = host.generate(TAG)
         assert "Nunchaku" in picture.comments[0]
         assert picture.pixels == plain
-    finally:
-        host.stop()
 
 
 def test_forge_online_patches_only_for_quantised_weights(tmp_path, monkeypatch):
     """The host ignores its own switch for plain float weights."""
     monkeypatch.setattr(Forge, "dynamic_args", {"online_lora": True})
-    host = Forge(tmp_path)
-    host.start()
-    try:
+    with running(Forge, tmp_path) as host:
         Loras(host)
         host.generate(TAG)
         assert [online for *_, online in host.sd_model._nplora.mine.unet.lora_patches] == [False]
         host.sd_model.forge_objects_original.unet.model.storage_dtype = torch.float8_e4m3fn
         host.generate("a cat <nplora:dog:vangogh:0.7>")
         assert [online for *_, online in host.sd_model._nplora.mine.unet.lora_patches] == [True]
-    finally:
-        host.stop()
 
 
 def test_neo_patches_online_when_it_is_switched_on(tmp_path, monkeypatch):
     for switch in (False, True):
         monkeypatch.setattr(Neo, "dynamic_args", types.SimpleNamespace(online_lora=switch, nunchaku=False))
-        host = Neo(tmp_path)
-        host.start()
-        try:
+        with running(Neo, tmp_path) as host:
             Loras(host)
             host.generate(TAG)
             unet = host.sd_model._nplora.mine.unet
             assert {unet.use_online_lora(key) for key in unet.patches} == {switch}
-        finally:
-            host.stop()
 
 
 @forges
@@ -489,7 +465,7 @@ def test_a_model_that_takes_factors_only_says_so(driver, loras, monkeypatch):
     """Neo's INT8 models leave out whatever else is applied on the fly, without a word."""
     plain = driver.generate("a cat").pixels
     monkeypatch.setattr(driver.patcher_class, "_process_online_loras", lambda self: None, raising=False)
-    monkeypatch.setattr(type(detect_host()), "_online", lambda self, unet: True)
+    monkeypatch.setattr(type(detect_host().model._writer), "_online", lambda self, unet: True)
     picture = driver.generate("a cat <nplora:full:vangogh:0.5>")
     assert any("takes factors only" in comment for comment in picture.comments)
     assert picture.pixels == plain
@@ -558,9 +534,7 @@ def test_layers_that_are_patched_at_each_forward_change_with_the_steps(driver_cl
                 online(driver_class, patch)
             folder = tmp_path / str(is_online)
             folder.mkdir()
-            host = driver_class(folder)
-            host.start()
-            try:
+            with running(driver_class, folder) as host:
                 loras = Loras(host)
                 copied_each_time(host, patch)
                 host.sd_model.forge_objects_original.unet.model.storage_dtype = torch.float8_e4m3fn
@@ -570,8 +544,6 @@ def test_layers_that_are_patched_at_each_forward_change_with_the_steps(driver_cl
                 found = seen(host)
                 assert found == (dict.fromkeys(expected, "?" * 6) if is_online else expected)
                 assert host.generate("a cat", steps=6).pixels == plain
-            finally:
-                host.stop()
     merged, patched = pixels
     assert merged == patched
     assert merged[0] == merged[1]
@@ -622,7 +594,7 @@ def test_a_swap_that_fails_is_said_once_and_ends_the_changes(driver, loras, monk
     plain = driver.generate("a cat").pixels
     first = driver.generate(KLORA, steps=6).pixels
     expected = watch(driver, loras)
-    swap = type(detect_host()).swap
+    swap = type(detect_host().model).swap
 
     def failing(self, fused, winners):
         if len(driver.seen()) >= 3:
@@ -630,7 +602,7 @@ def test_a_swap_that_fails_is_said_once_and_ends_the_changes(driver, loras, monk
         swap(self, fused, winners)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(detect_host()), "swap", failing)
+        patch.setattr(type(detect_host().model), "swap", failing)
         picture = driver.generate(KLORA, steps=6)
     (comment,) = picture.comments
     assert comment.endswith("stopped changing at step 4 of 6: not today")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import shutil
-import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +17,16 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tqdm import tqdm
 
+from lib_nplora.command_line.main import main
 from lib_nplora.errors import FileError
-from lib_nplora.files import read_lora, write_lora
+from lib_nplora.files import read_lora
 from lib_nplora.fusion.outcome import Outcome
 from lib_nplora.jobs.pair import ONLY_DIFFUSERS, FilePair, Saving, fuse_files, inspect_files, losses
 from lib_nplora.maths.rank_rule import RankRule
 from lib_nplora.request.request import FusionRequest, Source
 from tests import loras, reference
-from tests.bench.sdxl import random_lora
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pair(folder: Path, **settings: float) -> FilePair:
-    request = FusionRequest((Source("content"),), (Source("style", 0.5, 0.5),), **settings)
+    request = FusionRequest.of((Source("content"),), (Source("style", 0.5, 0.5),), **settings)
     return FilePair(folder / "content.safetensors", folder / "style.safetensors", request)
 
 
@@ -80,7 +83,7 @@ def test_a_file_tells_the_settings_that_made_it(folder: Path, method: str, setti
     with safe_open(out, "pt") as file:
         told = file.metadata()
     assert {key: told[key] for key in ("nplora_density", "nplora_seed") if key in told} == settings
-    assert fusion.remarks == (() if settings else ("density= has no effect with method=np",))
+    assert tuple(map(str, fusion.remarks)) == (() if settings else ("density= has no effect with method=np",))
 
 
 def test_whole_layers_are_saved_as_they_are(folder: Path) -> None:
@@ -102,24 +105,49 @@ class Stopped(Exception):
 
 def test_whoever_watches_sees_every_layer_and_may_stop_it(folder: Path) -> None:
     seen = []
+    total = len(loras.SD1)
+    stops_at = total + 1
 
-    def watch(content, style, walk):
-        for layer in walk:
-            seen.append((layer.key in content.deltas, layer.key in style.deltas))
-            yield layer
-        if stop:
+    def watch(done: int, of: int) -> None:
+        seen.append((done, of))
+        if done == stops_at:
             raise Stopped
 
-    stop = False
     fuse_files(pair(folder), Saving(folder / "out.safetensors"), watch)
-    assert len(seen) == len(loras.SD1)
-    assert seen.count((True, False)) == 2
-    stop = True
-    with pytest.raises(Stopped):
-        fuse_files(pair(folder), Saving(folder / "other.safetensors"), watch)
+    assert seen == [(done, total) for done in range(total + 1)]
+    for stops_at in (0, 5, total):
+        with pytest.raises(Stopped):
+            fuse_files(pair(folder), Saving(folder / "other.safetensors"), watch)
+        assert seen[-1] == (stops_at, total)
+        with pytest.raises(Stopped):
+            inspect_files(pair(folder), watch)
     assert sorted(path.name for path in folder.iterdir()) == [
         "content.safetensors", "out.safetensors", "style.safetensors"
     ]  # fmt: skip
+
+
+def test_a_layer_in_slices_is_one_layer_to_whoever_watches(tmp_path: Path) -> None:
+    blocks = [loras.random_blocks(loras.FLUX, seed=seed) for seed in (1, 2)]
+    for name, tensors, spelling in zip(("content", "style"), blocks, ("diffusers", "kohya")):
+        save_file(loras.block_tensors(tensors, spelling), tmp_path / f"{name}.safetensors")
+    seen = []
+    inspect_files(pair(tmp_path), lambda *numbers: seen.append(numbers))
+    assert seen == [(done, len(loras.FLUX)) for done in range(len(loras.FLUX) + 1)]
+
+
+def test_the_last_word_comes_when_the_file_is_complete(folder: Path) -> None:
+    found = []
+
+    def refused() -> None:
+        found.extend(path.stat().st_size for path in folder.rglob("*.part"))
+        raise Stopped
+
+    before = set(folder.iterdir())
+    with pytest.raises(Stopped):
+        fuse_files(pair(folder), Saving(folder / "out.safetensors"), still_free=refused)
+    assert set(folder.iterdir()) == before
+    fuse_files(pair(folder), Saving(folder / "out.safetensors"), still_free=lambda: None)
+    assert found == [(folder / "out.safetensors").stat().st_size]
 
 
 def ranks(path: Path) -> dict[str, int]:
@@ -135,12 +163,13 @@ def test_an_energy_keeps_the_fewest_directions_that_hold_it(folder: Path, share:
     found = {str(key): delta for key, delta in read_lora(cut).weights.deltas.items()}
     lost = energy = 0.0
     for key, delta in read_lora(exact).weights.deltas.items():
-        u, s, vh = np.linalg.svd(delta.dense().double().numpy(), full_matrices=False)
-        k = reference.cut(s, share)
+        whole = delta.dense().double().numpy()
+        k = reference.cut(np.linalg.svd(whole, compute_uv=False), share)
+        nearest, behind = reference.truncated(whole, k)
         assert found[str(key)].rank == k
-        assert reference.error(found[str(key)].dense(), (u[:, :k] * s[:k]) @ vh[:k]) < 1e-5
+        assert reference.error(found[str(key)].dense(), nearest) < 1e-5
         if k < delta.rank:
-            lost, energy = lost + (s[k:] ** 2).sum(), energy + (s**2).sum()
+            lost, energy = lost + behind, energy + (whole**2).sum()
     assert fusion.sizing.lost == pytest.approx(lost / energy if energy else 0.0, abs=1e-6)
     with safe_open(cut, "pt") as file:
         assert file.metadata()["nplora_energy"] == share
@@ -169,6 +198,69 @@ def test_what_diffusers_spelling_cannot_hold_is_refused(folder: Path) -> None:
     assert not out.exists()
 
 
+LINEAR = "lora_unet_mid_block_attentions_0_proj_in"
+UP, DOWN = torch.ones(44, 1), torch.ones(1, 48)
+LORA = {f"{LINEAR}.lora_up.weight": UP, f"{LINEAR}.lora_down.weight": DOWN}
+MADE_FOR = "which need the weights of the model that they were made for"
+
+
+@pytest.mark.parametrize(
+    ("content", "weight", "base", "command_line", "api", "webui"),
+    [
+        (
+            {f"{LINEAR}.diff": torch.randn(44, 48)},
+            1.0,
+            None,
+            "no small rank: add --rank N to store the nearest of rank N, or --full to store such layers whole",
+            "no small rank: give a rank N to store the nearest of rank N, or full=true to store such layers whole",
+            "no small rank: choose a size such as 32",
+        ),
+        (
+            LORA,
+            1e12,
+            None,
+            "too large for fp16: choose --dtype bf16 or fp32, or a smaller weight",
+            "too large for fp16: choose the dtype bf16 or fp32, or a smaller weight",
+            "too large for fp16: choose bf16 or fp32, or a smaller weight",
+        ),
+        (
+            {**LORA, f"{LINEAR}.dora_scale": torch.ones(44, 1)},
+            1.0,
+            None,
+            f"{MADE_FOR}: name its .safetensors file with --base",
+            f"{MADE_FOR}: load it into the WebUI first, as a .safetensors file",
+            f"{MADE_FOR}: load it into the WebUI first, as a .safetensors file",
+        ),
+        (
+            {**LORA, f"{LINEAR}.dora_scale": torch.ones(44, 1)},
+            1.0,
+            "conv_in.weight",
+            "which a LoRA changes: name as --base the checkpoint that the LoRA was made for",
+            "which a LoRA changes: load into the WebUI the checkpoint that the LoRA was made for",
+            "which a LoRA changes: load into the WebUI the checkpoint that the LoRA was made for",
+        ),
+    ],
+    ids=["no small rank", "too large", "no base", "another base"],
+)
+def test_a_refusal_has_a_remedy_for_each_surface(
+    tmp_path: Path, content: dict, weight: float, base: str | None, command_line: str, api: str, webui: str
+) -> None:
+    save_file(content, tmp_path / "content.safetensors")
+    save_file({name: 2 * tensor for name, tensor in LORA.items()}, tmp_path / "style.safetensors")
+    if base:
+        save_file({base: torch.ones(4, 4, 3, 3)}, tmp_path / "base.safetensors")
+    request = FusionRequest.of((Source("content", weight, weight),), (Source("style"),))
+    files = (tmp_path / f"{name}.safetensors" for name in ("content", "style"))
+    with pytest.raises(FileError) as caught:
+        fuse_files(
+            FilePair(*files, request, tmp_path / "base.safetensors" if base else None),
+            Saving(tmp_path / "out.safetensors"),
+        )
+    assert str(caught.value).endswith(command_line)
+    assert caught.value.told("API").endswith(api)
+    assert caught.value.told("WebUI").endswith(webui)
+
+
 def test_flux_is_written_in_one_spelling(tmp_path: Path) -> None:
     for seed, name in enumerate(("content", "style")):
         tensors = loras.block_tensors(loras.random_blocks(loras.FLUX, seed=seed), "comfy")
@@ -177,23 +269,56 @@ def test_flux_is_written_in_one_spelling(tmp_path: Path) -> None:
         fuse_files(pair(tmp_path), Saving(tmp_path / "out.safetensors", spelled="kohya"))
 
 
-def test_a_process_that_is_killed_leaves_no_half_file(tmp_path: Path) -> None:
-    """At moments from its start to its end; with --overwrite, the file is the old one or the new one."""
-    for seed, name in enumerate("cs"):
-        deltas = random_lora(name, 32, seed, 150).deltas
-        write_lora(tmp_path / f"{name}.safetensors", deltas.items(), "fp16", None, {})
-    out, environment = tmp_path / "out.safetensors", {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "lib_nplora", "fuse", "c.safetensors", "s.safetensors", "-o", out.name]
+def command_line(*arguments: str) -> None:
+    """Ends the process with its exit code. A kill leaves nothing of a lock that is not shared between processes."""
+    tqdm.set_lock(threading.RLock())
+    sys.exit(main(arguments))
 
-    def run(*arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*command, *arguments], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BaseProcess]:
+    """Starts the command line in a process of its own: a fork of one that has imported torch once for all."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+
+    def start(*arguments: str) -> BaseProcess:
+        process = context.Process(target=command_line, args=arguments)
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_process_that_is_killed_leaves_no_half_file(folder: Path, start: Callable[..., BaseProcess]) -> None:
+    """At moments from the start of its file to the end; with --overwrite, the file is the old one or the new one."""
+    tall = [loras.Module("unet", f"mid_block.layers.{i}", "", 2**16, 64) for i in range(6)]
+    sides = [folder / "content.safetensors", folder / "style.safetensors"]
+    for seed, path in enumerate(sides):
+        loras.write(path, loras.random_lora(tall, 16, seed), dtype=torch.float16)
+    out = folder / "out.safetensors"
+    writing = 0.0
 
     def parts() -> list[Path]:
-        return [path for path in tmp_path.rglob("*.part") if path.stat().st_size]
+        return [path for path in folder.rglob("*.part") if path.stat().st_size]
 
-    started = time.perf_counter()
-    assert run().wait() == 0
-    usual = time.perf_counter() - started
+    def run(kill_after: float | None = None) -> int | None:
+        """The exit code of a process that is killed so long after its file began to grow."""
+        nonlocal writing
+        process = start("fuse", *map(str, sides), "-o", str(out), "--overwrite")
+        while not parts() and process.is_alive():
+            time.sleep(0.001)
+        began = time.perf_counter()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            process.kill()
+        process.join()
+        writing = writing or time.perf_counter() - began
+        return process.exitcode
+
+    assert run() == 0
     complete = out.read_bytes()
     half_written = 0
     for overwrite in (False, True):
@@ -202,17 +327,11 @@ def test_a_process_that_is_killed_leaves_no_half_file(tmp_path: Path) -> None:
                 out.write_bytes(b"the old one")
             else:
                 out.unlink(missing_ok=True)
-            process = run("--overwrite")
-            deadline = time.perf_counter() + 10 * usual
-            while not parts() and process.poll() is None and time.perf_counter() < deadline:
-                time.sleep(0.001)
-            time.sleep(0.002 * moment**2)
-            process.kill()
-            process.wait()
+            run(kill_after=writing * moment / 5)
             left = parts()
             half_written += bool(left)
             assert all(path.suffix == ".part" and path.parent.name.startswith(".") for path in left)
             assert (out.read_bytes() if out.exists() else None) in ((b"the old one" if overwrite else None), complete)
-            for folder in {path.parent for path in left}:
-                shutil.rmtree(folder)
+            for path in left:
+                shutil.rmtree(path.parent)
     assert half_written

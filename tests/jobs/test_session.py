@@ -8,40 +8,58 @@ import pytest
 import torch
 
 from lib_nplora.errors import HostError, NotFoundError, RequestError
-from lib_nplora.hosts import LoraFile
+from lib_nplora.hosts import ShelfFile
 from lib_nplora.jobs.session import Asked, Session
+from lib_nplora.layers.block import Block
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.lowrank import LowRankDelta
-from lib_nplora.request.request import FusionRequest, Source, parse_tag
+from lib_nplora.request.request import FusionRequest, Source
+from lib_nplora.request.tag import parse_tag
 
 KEY = ModuleKey("layer", "unet")
 ATTENTION = ModuleKey("layer_attn1_to_q", "unet")
 
 
 class NotingHost:
-    """Two LoRAs of the same layers, one if not said otherwise; `overlapping` ones read the same inputs."""
+    """Two LoRAs of the same layers, one if not said otherwise; `overlapping` ones read the same inputs.
+
+    Its own shelf and its own model.
+    """
 
     name = "noting"
     keys = (KEY,)
 
     def __init__(self, overlapping: bool = False) -> None:
-        self.token = "model"
+        self.loaded = "model"
         self.stamps = {"dog": "dog 1", "vangogh": "vangogh 1", "same dog": "dog 1"}
         self.loads: list[str] = []
+        self.asked_for_blocks = 0
         self.applied: list[list[str]] = []
         self.swapped: list[tuple[str, str]] = []
         self.refuses = False
         self.overlapping = overlapping
 
-    def model_token(self):
-        return self.token
+    @property
+    def shelf(self):
+        return self
+
+    @property
+    def model(self):
+        return self
+
+    def token(self):
+        return self.loaded
+
+    def blocks(self):
+        self.asked_for_blocks += 1
+        return {Block("te", 1), Block("in", 1), Block("in", 2), Block("mid")}
 
     def resolve(self, name):
         if name not in self.stamps:
             raise NotFoundError(f"there is no LoRA called '{name}'.")
         path = name.removeprefix("same ")
-        return LoraFile(name, path, self.stamps[name], f"hash of {path}", None)
+        return ShelfFile(name, path, self.stamps[name], f"hash of {path}", None)
 
     def load(self, file):
         self.loads.append(file.name)
@@ -65,7 +83,11 @@ class NotingHost:
 
 
 def asked(tag: str) -> Asked:
-    return Asked(f"<nplora:{tag}>", parse_tag(tag.split(":")))
+    """As a prompt does."""
+    try:
+        return Asked(f"<nplora:{tag}>", parse_tag(tag.split(":")))
+    except RequestError as error:
+        return Asked(f"<nplora:{tag}>", error)
 
 
 @pytest.fixture
@@ -95,7 +117,7 @@ def test_a_lora_is_read_once_until_the_file_or_the_model_changes(session, host):
     host.stamps["dog"] = "dog 2"
     session.prepare([asked("dog:vangogh:0.5")])
     assert host.loads == ["dog", "vangogh", "dog"]
-    host.token = "another model"
+    host.loaded = "another model"
     session.prepare([asked("dog:vangogh:0.5")])
     assert host.loads == ["dog", "vangogh", "dog", "dog", "vangogh"]
 
@@ -164,7 +186,7 @@ def test_a_pair_that_hardly_overlaps_is_said_to():
     assert session.prepare([asked("dog:vangogh:0.1")]).remarks[0].endswith("% of the content's energy")
     assert "hardly overlap" in session.prepare([asked("dog:vangogh:0.1")]).remarks[0]
     assert not session.prepare([asked("dog:vangogh:0")]).remarks
-    assert not session.prepare([asked("dog:vangogh:0.1:method=direct")]).remarks
+    assert not session.prepare([asked("dog:vangogh:method=direct")]).remarks
 
 
 def test_a_content_of_weight_0_is_not_remarked_on():
@@ -176,7 +198,7 @@ def test_a_pair_that_overlaps_is_not_remarked_on(session):
 
 
 def test_weights_of_the_parts_change_the_fingerprint(session):
-    request = FusionRequest((Source("dog"),), (Source("vangogh"),))
+    request = FusionRequest.of((Source("dog"),), (Source("vangogh"),))
     variants = [
         request,
         replace(request, te=0.5),
@@ -276,6 +298,8 @@ def refused(session: Session, host: NotingHost) -> None:
         ("method=switch:alpha=1", "alpha= has no effect with method=switch"),
         ("method=ties:seed=1", "seed= has no effect with method=ties"),
         ("method=direct:scope=all", "scope= has no effect with method=direct"),
+        ("0.1:method=direct", "mu= has no effect with method=direct"),
+        ("0.5,mid@2:k=4:method=klora", "mu=, k= has no effect with method=klora"),
     ],
 )
 def test_an_option_that_the_method_does_not_read_is_remarked_on(contested, tag, unread):
@@ -319,6 +343,26 @@ def test_what_a_method_cannot_do_is_a_problem_of_the_picture(contested, tag, why
     (problem,) = plan.problems
     assert why in problem
     assert not plan.honoured
+
+
+def test_a_block_that_the_model_lacks_is_a_problem_of_the_picture(session, host):
+    for tag, block in (
+        ("dog:vangogh:0.5,out@2", "out"),
+        ("dog:vangogh:c=1,in3@0", "in3"),
+        ("dog:vangogh:method=direct:s=te2@0", "te2"),
+    ):
+        (problem,) = session.prepare([asked(tag)]).problems
+        assert problem == f"NP-LoRA: <nplora:{tag}>: this model has no block {block}: it has te1, in1 to in2 and mid"
+    assert session.prepare([asked("dog:vangogh:0.5,in@2,mid@hard:c=1,in2@0:s=1,te1@0")]).honoured
+
+
+def test_the_model_is_asked_for_its_blocks_once(session, host):
+    for _ in range(2):
+        session.prepare([asked("dog:vangogh:0.5,in@2")])
+    assert host.asked_for_blocks == 1
+    host.loaded = "another model"
+    session.prepare([asked("dog:vangogh:0.5,in@2")])
+    assert host.asked_for_blocks == 2
 
 
 def test_settings_that_make_no_sense_are_refused_before_anything_is_read(contested):

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lib_nplora.errors import RequestError
-from lib_nplora.fusion import walk as fusion
 from lib_nplora.fusion.fused import FusedLora
 from lib_nplora.fusion.outcome import Outcome
 from lib_nplora.fusion.walk import fingerprint, fuse
@@ -25,23 +24,24 @@ from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.delta import Delta
 from lib_nplora.maths.dense import DenseDelta
 from lib_nplora.maths.lowrank import LowRankDelta
+from lib_nplora.methods import turns
 from lib_nplora.methods.selection import rising, sawtooth
 from lib_nplora.request.request import FusionRequest, Source
+from lib_nplora.request.tag import parse_tag
 
 from ..matrices import randn, random_delta
 from ..reference import error
-from . import klora_reference as reference
+from ..reference import k_lora as reference
 
 ATTENTION = ("0_attn1_to_q", "0_attn1_to_k", "0_attn2_to_out_0", "1_attn1_to_v")
 OTHER = ("0_ff_net_0_proj", "0_resnets_0_conv1")
-LETTERS = {"content": "c", "style": "s"}
 DEFAULTS = {"klora": (1.5, 0.5), "klora*": (1.5, 1.3)}
 
 Deltas = Mapping[str, Delta]
 
 
 def request(method: str = "klora", c: float = 1.0, s: float = 1.0, **options) -> FusionRequest:
-    return FusionRequest((Source("dog", c, c),), (Source("vangogh", s, s),), method=method, **options)
+    return FusionRequest.of((Source("dog", c, c),), (Source("vangogh", s, s),), method, **options)
 
 
 def lora(name: str, deltas: Deltas, part: str = "unet") -> LoraWeights:
@@ -73,11 +73,6 @@ def pairs(content: Deltas, style: Deltas, c: float = 1.0, s: float = 1.0, scope:
     }
 
 
-def expected(layers: Mapping[str, reference.Pair], steps: int, alpha: float, beta: float, star: bool) -> dict[str, str]:
-    by_step = [reference.winners(layers, step, steps, alpha, beta, star) for step in range(steps)]
-    return {name: "".join(LETTERS[winners[name]] for winners in by_step) for name in layers}
-
-
 def found(fused: FusedLora, steps: int) -> dict[str, str]:
     assert fused.schedule is not None
     return {key.name: letters for key, letters in fused.schedule.letters(steps).items()}
@@ -89,7 +84,7 @@ def agrees(method: str, content: Deltas, style: Deltas, steps: int, c=1.0, s=1.0
     given_ = {"alpha": alpha, "beta": beta, **options}
     fused = run(request(method, c, s, scope=scope, **options), content, style)
     layers = pairs(content, style, c, s, scope)
-    letters = expected(layers, steps, given_["alpha"], given_["beta"], method == "klora*")
+    letters = reference.letters(layers, steps, given_["alpha"], given_["beta"], method == "klora*")
     assert found(fused, steps) == letters
     return letters
 
@@ -309,11 +304,14 @@ def test_a_text_encoder_takes_the_sum(method):
 def test_a_side_of_zeros_is_no_rival():
     """Neither a weight of 0 nor a layer that was never trained takes a layer away from the other side."""
     content, style = both(ATTENTION)
-    for c, s in ((0.0, 1.0), (1.0, 0.0), (0.0, 0.0)):
+    for c, s in ((0.0, 1.0), (1.0, 0.0)):
         fused = run(request("klora", c, s), content, style)
         assert fused.schedule is None
         for key, delta in fused.deltas.items():
             assert error(delta.dense(), c * exact(content[key.name]) + s * exact(style[key.name])) < 1e-6
+    nothing = run(request("klora", 0.0, 0.0), content, style)
+    assert nothing.schedule is None
+    assert nothing.deltas == nothing.rivals == {}
     untrained = {**content, ATTENTION[0]: content[ATTENTION[0]].scaled(0.0)}
     fused = run(request("klora"), untrained, style)
     assert {key.name for key in fused.first_winners()} == set(ATTENTION[1:])
@@ -333,7 +331,7 @@ def test_several_loras_a_side_are_one_side():
     second = side(2001, 2)
     sides = (Source("dog", 1, 0.8), Source("cat", 1, -0.5)), (Source("vangogh", 1, 1.2),)
     fused = fuse(
-        FusionRequest(*sides, method="klora"),
+        FusionRequest.of(*sides, "klora"),
         [lora("dog", content), lora("cat", second)],
         [lora("vangogh", style)],
         ByteLru(0),
@@ -343,7 +341,7 @@ def test_several_loras_a_side_are_one_side():
         for name in ATTENTION
     }
     for steps in (4, 20, 60):
-        assert found(fused, steps) == expected(layers, steps, 1.5, 0.5, False)
+        assert found(fused, steps) == reference.letters(layers, steps, 1.5, 0.5, False)
 
 
 @pytest.mark.parametrize("method", DEFAULTS)
@@ -359,7 +357,7 @@ def test_slices_are_contested_one_by_one(method):
     layers = {str(span): reference.Pair(exact(part), exact(whole)[slice(*span)], 2, 4) for span, part in parts.items()}
     alpha, beta = DEFAULTS[method]
     found_ = {str(key.rows): letters for key, letters in fused.schedule.letters(30).items()}
-    assert found_ == expected(layers, 30, alpha, beta, method == "klora*")
+    assert found_ == reference.letters(layers, 30, alpha, beta, method == "klora*")
 
 
 # What is kept
@@ -367,8 +365,8 @@ def test_slices_are_contested_one_by_one(method):
 
 def test_other_weights_and_scales_weigh_nothing_again(monkeypatch):
     calls = []
-    weigh = fusion.importance
-    monkeypatch.setattr(fusion, "importance", lambda delta, k: calls.append(k) or weigh(delta, k))
+    weigh = turns.importance
+    monkeypatch.setattr(turns, "importance", lambda delta, k: calls.append(k) or weigh(delta, k))
     content, style = both()
     kept = ByteLru(2**30)
     run(request("klora"), content, style, kept)
@@ -376,7 +374,7 @@ def test_other_weights_and_scales_weigh_nothing_again(monkeypatch):
     for method, c, s, alpha, beta in itertools.product(DEFAULTS, (0.3, -2.0), (1.0, 0.7), (1.0, 2.0), (0.1, 0.9)):
         sweep = run(request(method, c, s, alpha=alpha, beta=beta), content, style, kept)
         afresh = pairs(content, style, c, s)
-        assert found(sweep, 20) == expected(afresh, 20, alpha, beta, method == "klora*")
+        assert found(sweep, 20) == reference.letters(afresh, 20, alpha, beta, method == "klora*")
         kept.begin_round()
     assert len(calls) == 2 * len(ATTENTION)
     run(request("klora", scope="all"), content, style, kept)
@@ -390,7 +388,7 @@ def test_another_rank_on_the_other_side_weighs_anew():
         style = side(1001, rank_)
         sides = [lora("dog", content)], [replace(lora("vangogh", style), digest=f"rank {rank_}")]
         fused = fuse(request("klora"), *sides, kept)
-        assert found(fused, 40) == expected(pairs(content, style), 40, 1.5, 0.5, False)
+        assert found(fused, 40) == reference.letters(pairs(content, style), 40, 1.5, 0.5, False)
 
 
 # What is said
@@ -413,11 +411,10 @@ def test_a_sawtooth_without_teeth_is_refused(alpha):
 
 
 def test_an_unknown_scope_is_refused_with_a_hint():
-    content, style = both()
     with pytest.raises(RequestError, match=r"there is no scope 'atention'\. Did you mean 'attention'\?"):
-        run(request(scope="atention"), content, style)
+        parse_tag(["dog", "vangogh", "method=klora", "scope=atention"])
     with pytest.raises(RequestError, match=r"there is no scope 'x'\. Known: attention, all\."):
-        run(request(scope="x"), content, style)
+        parse_tag(["dog", "vangogh", "method=klora", "scope=x"])
 
 
 def test_contested_layers_count_as_fused():

@@ -1,4 +1,4 @@
-"""The pieces of K-LoRA's selection: sums of the largest, scales, and which layers hold attention."""
+"""The pieces of K-LoRA's selection: sums of the largest, and scales."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from hypothesis import strategies as st
 
 from lib_nplora.maths.dense import DenseDelta
 from lib_nplora.methods.selection import (
-    SCOPES,
     Contest,
     Importance,
     Schedule,
     content_wins,
     importance,
-    is_attention,
     rank_of,
     rising,
     sawtooth,
     top_k,
     top_sum,
 )
-from lib_nplora.methods.table import METHODS
+from lib_nplora.methods.table import methods
 
-from .. import loras
 from ..matrices import random_delta
+from .layers import values
 
 
 @settings(max_examples=300, deadline=None)
@@ -107,82 +105,4 @@ def test_gamma_is_taken_over_all_layers():
         "a": Contest(Importance(1, 10), Importance(1, 1)),
         "b": Contest(Importance(1, 2), Importance(1, 3)),
     }
-    assert Schedule(contests, METHODS["klora"].rule(METHODS["klora"].settings(0.5))).gamma == 12 / 4
-
-
-ATTENTION = [
-    "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q",
-    "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0",
-    "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k",
-    "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_v",
-    "down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0",
-    "diffusion_model_input_blocks_1_1_transformer_blocks_0_attn1_to_q",
-    "diffusion_model_middle_block_1_transformer_blocks_0_attn2_to_out_0",
-    "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight",
-    "diffusion_model.output_blocks.0.1.transformer_blocks.9.attn2.to_out.0.weight",
-    "diffusion_model.double_blocks.0.img_attn.qkv.weight",
-    "diffusion_model.double_blocks.0.txt_attn.proj.weight",
-    "diffusion_model.single_blocks.0.linear1.weight",
-    "lora_unet_double_blocks_18_img_attn_proj",
-    "lora_unet_single_blocks_37_linear1",
-    "double_blocks.0.img_attn.qkv",
-    "single_blocks.0.linear1",
-    "single_transformer_blocks_1_qkv_mlp",
-    "transformer_blocks_0_attn_qkv",
-    "transformer_blocks_0_attn_add_qkv",
-    "diffusion_model.joint_blocks.0.x_block.attn.qkv.weight",
-    "diffusion_model.joint_blocks.0.context_block.attn.proj.weight",
-    "joint_blocks.0.x_block.attn2.qkv",
-    "transformer_blocks.0.attn.to_q",
-    "transformer_blocks.0.attn.add_q_proj",
-    "transformer_blocks.0.attn.to_add_out",
-    "single_transformer_blocks.0.attn.to_q",
-    "diffusion_model.layers.0.attention.qkv.weight",
-    "layers.0.attention.to_out.0",
-    "lora_unet_layers_0_attention_qkv",
-]
-
-OTHER = [
-    "lora_unet_down_blocks_1_attentions_0_proj_in",
-    "lora_unet_down_blocks_1_attentions_0_proj_out",
-    "down_blocks.1.attentions.0.proj_in",
-    "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_ff_net_0_proj",
-    "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_ff_net_2",
-    "lora_unet_down_blocks_0_resnets_0_conv1",
-    "lora_unet_down_blocks_0_resnets_0_time_emb_proj",
-    "lora_unet_down_blocks_0_downsamplers_0_conv",
-    "lora_unet_conv_in",
-    "lora_unet_time_embedding_linear_1",
-    "diffusion_model_input_blocks_1_1_proj_in",
-    "diffusion_model_input_blocks_1_0_in_layers_2",
-    "diffusion_model.time_embed.0.weight",
-    "diffusion_model.double_blocks.0.img_mlp.0.weight",
-    "diffusion_model.double_blocks.0.img_mod.lin.weight",
-    "diffusion_model.single_blocks.0.linear2.weight",
-    "diffusion_model.single_blocks.0.modulation.lin.weight",
-    "single_blocks.0.linear10",
-    "diffusion_model.joint_blocks.0.x_block.mlp.fc1.weight",
-    "diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.weight",
-    "diffusion_model.layers.0.feed_forward.w1.weight",
-    "single_transformer_blocks.0.proj_mlp",
-    "single_transformer_blocks.0.proj_out",
-    "final_layer.linear",
-    "time_text_embed_guidance_embedder_linear_1",
-]
-
-
-@pytest.mark.parametrize("layer", ATTENTION)
-def test_attention(layer):
-    assert is_attention(layer)
-
-
-@pytest.mark.parametrize("layer", OTHER)
-def test_what_is_no_attention(layer):
-    assert not is_attention(layer)
-    assert SCOPES["all"](layer)
-
-
-@pytest.mark.parametrize("block", [*loras.FLUX, *loras.SD3], ids=lambda block: block.original)
-def test_a_layer_is_the_same_by_its_original_name_and_by_ours(block):
-    assert is_attention(block.original) == is_attention(block.canonical)
-    assert is_attention(block.original.replace(".", "_")) == is_attention(block.canonical)
+    assert Schedule(contests, methods()["klora"].rule(values("klora"))).gamma == 12 / 4

@@ -179,51 +179,36 @@ class RealHost(Driver):
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{error}: {error.read()[:1000]!r}\n{self.log()[-3000:]}") from None
 
-    def generate(
-        self,
-        prompt,
-        *,
-        hr_prompt=None,
-        batch_size=1,
-        n_iter=1,
-        img2img=False,
-        disable_extra_networks=False,
-        inner=None,
-        panel=None,
-        steps=2,
-        sampler="Euler",
-        stop=None,
-        size=64,
-    ):
+    def run(self, job):
         self.call("/nplora-probe/reset")
-        if stop:
-            self.call("/nplora-probe/stop", dict(zip(("how", "call"), stop, strict=True)))
+        if job.stop:
+            self.call("/nplora-probe/stop", dict(zip(("how", "call"), job.stop, strict=True)))
         body: dict[str, Any] = {
             **_BODY,
-            "steps": steps,
-            "width": size,
-            "height": size,
-            "sampler_name": sampler,
-            "prompt": prompt,
-            "batch_size": batch_size,
-            "n_iter": n_iter,
-            "disable_extra_networks": disable_extra_networks,
-            "alwayson_scripts": _alwayson(panel),
+            "steps": job.steps,
+            "width": job.size,
+            "height": job.size,
+            "sampler_name": job.sampler,
+            "prompt": job.prompt,
+            "batch_size": job.batch_size,
+            "n_iter": job.n_iter,
+            "disable_extra_networks": job.disable_extra_networks,
+            "alwayson_scripts": _alwayson(job.panel),
         }
-        if hr_prompt is not None:
-            hires = {"enable_hr": True, "hr_prompt": hr_prompt, "hr_scale": 2, "denoising_strength": 0.7}
+        if job.hr_prompt is not None:
+            hires = {"enable_hr": True, "hr_prompt": job.hr_prompt, "hr_scale": 2, "denoising_strength": 0.7}
             body |= hires | self._kind.hires
-        if img2img:
+        if job.img2img:
             noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
             buffer = io.BytesIO()
             Image.fromarray(noise).save(buffer, "PNG")
             body |= {"init_images": [base64.b64encode(buffer.getvalue()).decode()], "denoising_strength": 0.7}
-        if inner:
-            body["alwayson_scripts"]["NP-LoRA probe"] = {"args": list(inner)}
-        answer = self.call(f"/sdapi/v1/{'img2img' if img2img else 'txt2img'}", body)
+        if job.inner:
+            body["alwayson_scripts"]["NP-LoRA probe"] = {"args": list(job.inner)}
+        answer = self.call(f"/sdapi/v1/{'img2img' if job.img2img else 'txt2img'}", body)
         state = self.call("/nplora-probe/state")
         images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
-        pictures = images[-batch_size * n_iter :]
+        pictures = images[-job.batch_size * job.n_iter :]
         pixels = tuple(map(pixels_of, pictures))
         return Picture(pixels, pictures[0].info["parameters"], tuple(state["comments"]), tuple(state["inner"]))
 

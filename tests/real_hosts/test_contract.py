@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-
 import pytest
 
-from ..files import corpus
 from ..hosts.contract import HostContract, Loras
-from ..hosts.driver import fused
+from ..reference.kohya import fused
 from .driver import KINDS, running
 
 
@@ -33,16 +29,15 @@ def test_the_api_without_the_ui(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", list(KINDS))
-def test_bad_files_by_the_tag(name, tmp_path):
+def test_bad_files_by_the_tag(name, bad_files, tmp_path):
     """Every pickle of the corpus, and every twentieth of the rest: a comment, no code run, and the host lives on."""
-    (tmp_path / "corpus").mkdir()
+    chosen = [
+        file
+        for i, file in enumerate(bad_files.files)
+        if file.fits_a_tag and (file.path.suffix in (".pt", ".ckpt") or i % 20 == 0)
+    ]
     with running(name, tmp_path, webui=False) as host:
-        files = []
-        for i, file in enumerate(corpus.generate(tmp_path / "corpus")):
-            is_small = file.path.is_file() and file.path.stat().st_size < 2**20
-            is_pickle = file.path.suffix in (".pt", ".ckpt")
-            if is_small and (is_pickle or i % 20 == 0) and re.fullmatch(r"[^:<>]+", file.path.name):
-                files.append(replace(file, path=file.path.rename(host.lora_dir / file.path.name)))
+        files = bad_files.linked(chosen, host.lora_dir)
         Loras(host)
         plain = host.generate("a cat").pixels
         for file in files:
@@ -53,4 +48,4 @@ def test_bad_files_by_the_tag(name, tmp_path):
             assert "details are in the console" not in said
         assert host.generate("a cat").pixels == plain
         assert len(files) > 20
-        assert not (tmp_path / "corpus" / corpus.MARKER).exists()
+        assert not bad_files.code_was_run

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from ..hosts.driver import write_lora
 from ..webui.browser import machine
 from .driver import KINDS, RealHost, running
-from .page import SMALL, HostPage, Plot
+from .page import SMALL, HostPage, Plot, Tab
 from .sd15 import MODULES
 
 TAG = "<nplora:dog:vangogh:2:c=0.85:te=0:k=90%>"
@@ -235,10 +235,7 @@ class TestPage:
         assert tab.generate_one() == typed
 
     def test_4_a_sweep(self, page, shot):
-        tab = page.txt2img
-        tab.switch_panel(True)
-        tab.panel.choose_pair()
-        plot = Plot(tab)
+        tab, plot = _plotting(page)
         plot.vary("X", "[NP-LoRA] mu")
         plot.pick("X", *MUS)
         plot.vary("Y", "[NP-LoRA] method")
@@ -258,10 +255,7 @@ class TestPage:
         assert len({cell.pixels for cell in cells}) == len(MUS)
 
     def test_4_mu_is_varied_innermost_wherever_it_stands(self, page):
-        tab = page.txt2img
-        tab.switch_panel(True)
-        tab.panel.choose_pair()
-        plot = Plot(tab)
+        tab, plot = _plotting(page)
         plot.vary("X", "[NP-LoRA] content")
         plot.pick("X", "dog", "hat")
         plot.vary("Y", "[NP-LoRA] mu")
@@ -272,10 +266,7 @@ class TestPage:
             assert cell.infotext.startswith(f"a cat {tag}\n"), cell.infotext
 
     def test_4_a_wrong_value_ends_the_plot(self, page, shot):
-        tab = page.txt2img
-        tab.switch_panel(True)
-        tab.panel.choose_pair()
-        plot = Plot(tab)
+        tab, plot = _plotting(page)
         plot.vary("X", "[NP-LoRA] mu")
         plot.type("X", "0.5, lots")
         tab.panel.prompt.fill("a cat")
@@ -360,6 +351,14 @@ class TestPage:
         for one, a in boxes.items():
             for other, b in boxes.items():
                 assert one == other or _apart(a, b), (one, other)
+
+
+def _plotting(page: HostPage) -> tuple[Tab, Plot]:
+    """The tab, with a pair in its panel, and its plot."""
+    tab = page.txt2img
+    tab.switch_panel(True)
+    tab.panel.choose_pair()
+    return tab, Plot(tab)
 
 
 def _cell(mu: str, method: str) -> str:

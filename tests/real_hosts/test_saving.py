@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ..hosts.contract import Loras
-from ..hosts.driver import fused
+from ..reference.kohya import fused
 from .driver import KINDS, RealHost, running
 
 FORMS = {

@@ -1,358 +1,145 @@
-import math
-import re
-import time
-from contextlib import suppress
+"""What a request holds of what the user asked for."""
+
+from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_nplora.errors import RequestError
+from lib_nplora.layers.block import Block
+from lib_nplora.layers.by_block import ByBlock
+from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.rank_rule import RankRule
-from lib_nplora.methods.table import OPTIONS
-from lib_nplora.request.request import (
-    HARD,
-    ROLES,
-    TAG_KEYS,
-    FusionRequest,
-    Source,
-    format_number,
-    format_roles,
-    format_tag,
-    has_role,
-    parse_number,
-    parse_roles,
-    parse_tag,
-)
+from lib_nplora.methods.projections import MU, K
+from lib_nplora.methods.table import methods, parameters, usual
+from lib_nplora.methods.turns import BETA
+from lib_nplora.request.request import FusionRequest, Source
+from lib_nplora.request.tag import format_tag
 
-HOST_TAG = re.compile(r"<(\w+):([^>]+)>")
-"""How the WebUIs find tags (modules/extra_networks.py, re_extra_net). They split what is inside at ':'."""
+from . import asked
+from .asked import roles, tag
 
-names = (
-    st.text(st.characters(exclude_characters=":><=", exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)
-)
-weights = st.floats(-1e6, 1e6)
-mus = st.one_of(st.just(HARD), st.floats(0, 1e6))
-ks = st.one_of(
-    st.just(RankRule()),
-    st.builds(RankRule, count=st.integers(1, 4096)),
-    st.builds(RankRule, percent=st.floats(0, 100, exclude_min=True)),
-)
-methods = st.sampled_from(["np", "direct", "k-lora", "other_1"])
-none = st.none()
-options = {
-    "alpha": none | weights,
-    "beta": none | weights,
-    "scope": none | st.sampled_from(["attention", "all"]),
-    "density": none | st.floats(0, 1, exclude_min=True),
-    "seed": none | st.integers(0, 2**32 - 1),
-}
-in_one_tag = st.builds(
-    FusionRequest,
-    contents=st.builds(lambda name, w: (Source(name, w, w),), names, weights),
-    styles=st.builds(lambda name, w: (Source(name, w, w),), names, weights),
-    mu=mus,
-    k=ks,
-    method=methods,
-    te=weights,
-    unet=weights,
-    **options,
-)
-sources = st.lists(st.builds(Source, names, weights, weights), min_size=1, max_size=3).map(tuple)
-in_roles = st.builds(FusionRequest, contents=sources, styles=sources, mu=mus, k=ks, method=methods, **options)
+MID, IN4, TE1 = Block("mid"), Block("in", 4), Block("te", 1)
 
 
-def pieces(prompt: str) -> list[tuple[str, list[str]]]:
-    """(tag, items) of each tag, as the host hands them over."""
-    return [(match[1], match[2].split(":")) for match in HOST_TAG.finditer(prompt)]
-
-
-def tag(text: str) -> FusionRequest:
-    (name, items), *rest = pieces(text)
-    assert name == "nplora"
-    assert not rest
-    return parse_tag(items)
-
-
-def roles(text: str) -> FusionRequest:
-    return parse_roles([items for _, items in pieces(text)])
-
-
-@given(in_one_tag)
-def test_a_tag_reads_back_through_the_host(request_):
-    text = format_tag(request_)
-    assert tag(text) == request_
-    assert HOST_TAG.sub("", text) == ""
-
-
-@given(in_roles)
-def test_roles_read_back_through_the_host(request_):
-    text = format_roles(request_)
-    assert roles(text) == request_
-    assert HOST_TAG.sub("", text).strip() == ""
-    assert all(name == "lora" and has_role(items) for name, items in pieces(text))
-
-
-@given(in_one_tag)
-def test_roles_fold_the_multipliers_into_the_weights(request_):
-    (content,), (style,) = (side for side in (roles(format_roles(request_)).contents, request_.styles))
-    assert content.te == request_.contents[0].te * request_.te
-    assert content.unet == request_.contents[0].unet * request_.unet
-    assert style == request_.styles[0]
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False))
-def test_a_number_reads_back(value):
-    assert parse_number("c", format_number(value)) == value
-
-
-def test_defaults_vanish():
-    plain = FusionRequest((Source("dog"),), (Source("van gogh"),))
-    assert format_tag(plain) == "<nplora:dog:van gogh:0.5>"
-    assert format_roles(plain) == "<lora:dog:1:role=content> <lora:van gogh:1:role=style>"
-
-
-def test_writes_every_option():
-    full = FusionRequest(
-        (Source("dog", 0.8, 0.8),),
-        (Source("v.g (1), x", 1.2, 1.2),),
-        HARD,
-        RankRule(percent=90),
-        "direct",
-        te=0.0,
-        unet=0.7,
-        alpha=1.0,
-        beta=-0.5,
-        scope="all",
-        density=0.2,
-        seed=0,
-    )
-    text = (
-        "<nplora:dog:v.g (1), x:hard:c=0.8:s=1.2:te=0:unet=0.7:k=90%:method=direct"
-        ":alpha=1:beta=-0.5:scope=all:density=0.2:seed=0>"
-    )
-    assert format_tag(full) == text
-    assert tag(text) == full
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        FusionRequest((Source("a"), Source("b")), (Source("c"),)),
-        FusionRequest((Source("a"),), (Source("b"), Source("c"))),
-        FusionRequest((Source("a", 1, 0.5),), (Source("b"),)),
-    ],
-)
-def test_what_fits_no_tag_is_not_written_as_one(request_):
-    with pytest.raises(ValueError, match="only one content and one style"):
-        format_tag(request_)
-    assert roles(format_roles(request_)) == request_
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("<nplora:a:b>", {}),
-        ("<nplora: a : b >", {}),
-        ("<nplora:a:b:0>", {"mu": 0.0}),
-        ("<nplora:a:b: Hard >", {"mu": HARD}),
-        ("<nplora:a:b:MU=2>", {"mu": 2.0}),
-        ("<nplora:mu=2:a:b>", {"mu": 2.0}),
-        ("<nplora:a:b: k = 8 :Method= NP >", {"k": RankRule(count=8)}),
-        ("<nplora:a:b:te=0:unet=-1e0>", {"te": 0.0, "unet": -1.0}),
-        ("<nplora:a:b:ALPHA= 2 :beta=0>", {"alpha": 2.0, "beta": 0.0}),
-        ("<nplora:a:b:scope= All >", {"scope": "all"}),
-        ("<nplora:a:b:scope=foo>", {"scope": "foo"}),
-        ("<nplora:a:b:density=20%>", {"density": 0.2}),
-        ("<nplora:a:b:density= 100 % >", {"density": 1.0}),
-        ("<nplora:a:b:seed= 4294967295 >", {"seed": 2**32 - 1}),
-    ],
-)
-def test_reads_a_tag(text, expected):
-    assert tag(text) == FusionRequest((Source("a"),), (Source("b"),), **expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "source"),
-    [
-        ("a:0.8", Source("a", 0.8, 0.8)),
-        ("a:0.8:0.5", Source("a", 0.8, 0.5)),
-        ("a", Source("a")),
-        ("a:te=0.3", Source("a", 0.3, 0.3)),
-        ("a:unet=0.3", Source("a", 1.0, 0.3)),
-        ("a:0.8:unet=0.3", Source("a", 0.8, 0.3)),
-        ("a:0.8:0.5:te=0.1:unet=0.2", Source("a", 0.1, 0.2)),
-        ("a:-1e-05", Source("a", -1e-05, -1e-05)),
-    ],
-)
-def test_role_weights_mean_what_they_mean_to_the_host(text, source):
-    """extensions-builtin/Lora/extra_networks_lora.py: te, then unet, which follows te; named ones win."""
-    assert roles(f"<lora:{text}:role=content><lora:b:role=style>").contents == (source,)
-
-
-def test_shared_options_stand_in_any_role_tag():
-    expected = FusionRequest((Source("a"),), (Source("b"),), 2.0, RankRule(count=4), "direct")
-    assert roles("<lora:a:1:role=content:mu=2> <lora:b:1:role=style:k=4:method=direct>") == expected
-    assert roles("<lora:b:1:ROLE= Style :k=4:mu=2> <lora:a:1:mu=2:role=content:method=direct>") == expected
-
-
-def test_each_option_of_a_method_has_a_key():
-    assert set(OPTIONS) <= set(TAG_KEYS)
+def pair(**given) -> FusionRequest:
+    return FusionRequest.of((Source("a"),), (Source("b"),), **given)
 
 
 def test_title():
     assert roles("<lora:a:role=content><lora:b:role=content><lora:c:role=style>").title == "a + b x c"
 
 
-KNOWN_IN_A_TAG = "c, s, te, unet, mu, k, method, alpha, beta, scope, density, seed"
-KNOWN_WITH_A_ROLE = "role, te, unet, dyn, mu, k, method, alpha, beta, scope, density, seed"
+def test_a_source_weighs_by_part_and_block():
+    source = Source("a", 0.5, 0.8, ((TE1, 2.0), (Block("in"), 3.0), (IN4, -1.0)))
+    weights = {
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1", "te"): 2.0,
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1", "te"): 0.5,
+        ("input_blocks_4_1_proj_in", "unet"): -1.0,
+        ("input_blocks_5_1_proj_in", "unet"): 3.0,
+        ("middle_block_1_proj_in", "unet"): 0.8,
+        ("no layer of ours", "unet"): 0.8,
+    }
+    assert {key: source.weight(ModuleKey(*key)) for key in weights} == weights
+    assert Source("a", 0.5, 0.8).weight(ModuleKey("input_blocks_4_1_proj_in", "unet")) == 0.8
+
+
+def test_the_usual_method_is_meant_where_none_is_named():
+    assert pair().method is pair(method=None).method is usual()
+    assert pair(method=" KLoRA ").method is pair(method=methods()["klora"]).method is methods()["klora"]
+    with pytest.raises(RequestError, match=r"there is no method 'dircet'\. Did you mean 'direct'\?"):
+        pair(method="dircet")
+
+
+def test_values_are_those_that_the_method_reads():
+    asked_for = pair(method="np", mu=ByBlock(2.0, ((MID, 3.0),)), alpha=7.0)
+    values = asked_for.values
+    assert set(values.held) == {"mu", "k"}
+    assert values[MU] == values.at(IN4)[MU] == 2.0
+    assert values.at(MID)[MU] == 3.0
+    assert values.at(MID)[K] == RankRule()
+    assert values.text(MU) == "2,mid@3"
+    assert pair(method="klora").values[BETA] == 0.5
+    assert pair(method="klora*").values[BETA] == 1.3
+    assert pair(method="klora*", beta=0.5).values[BETA] == 0.5
+
+
+def test_a_default_is_not_given():
+    assert pair(mu=0.5, k=None).given == pair(mu=ByBlock(0.5)).given == ()
+    assert pair(mu=ByBlock(0.5, ((MID, 0.5),))).given == (("mu", ByBlock(0.5, ((MID, 0.5),))),)
+    assert pair(method="klora", beta=0.5, mu=0.5).given == ()
+    assert pair(method="klora*", beta=0.5).given == (("beta", 0.5),)
+
+
+@given(st.fixed_dictionaries({}, optional=asked.given))
+def test_what_is_given_stands_in_the_order_of_the_table(given_):
+    forwards, backwards = pair(**given_), pair(**dict(reversed(given_.items())))
+    assert forwards == backwards
+    assert hash(forwards) == hash(backwards)
+    assert [name for name, _ in forwards.given] == [name for name in parameters() if name in dict(forwards.given)]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "remarks"),
     [
-        ("<nplora: >", "it names no LoRA. Write <nplora:content:style>"),
-        ("<nplora:mu=1>", "it names no LoRA. Write <nplora:content:style>"),
-        ("<nplora::b>", "it names no LoRA. Write <nplora:content:style>"),
-        ("<nplora:a>", "the style is missing. Write <nplora:a:style>"),
-        ("<nplora:a:>", "the style is missing. Write <nplora:a:style>"),
-        ("<nplora:a:c=1>", "the style is missing. Write <nplora:a:style>"),
-        ("<nplora:a:b:1:2>", "'2' is one value too many. Write <nplora:content:style:mu:key=value>"),
-        ("<nplora:a:b:-1>", "mu=-1 is negative: mu is a number from 0 up, or 'hard'"),
-        ("<nplora:a:b:>", "mu= is not a number: mu is a number from 0 up, or 'hard'"),
-        ("<nplora:a:b:soft>", "mu=soft is not a number: mu is a number from 0 up, or 'hard'"),
-        ("<nplora:a:b:nan>", "mu=nan is not a finite number: mu is a number from 0 up, or 'hard'"),
-        ("<nplora:a:b:inf>", "mu=inf is not a finite number: mu is a number from 0 up, or 'hard'"),
-        ("<nplora:a:b:1e999>", "mu=1e999 is not a finite number: mu is a number from 0 up, or 'hard'"),
-        ("<nplora:a:b:0,5>", "mu=0,5 is not a number. Write 0.5: mu is a number from 0 up, or 'hard'"),
-        ("<nplora:a:b:1:mu=1>", "mu is given twice"),
-        ("<nplora:a:b:c=1:C=1>", "'c=' is given twice"),
-        ("<nplora:a:b:c=0,8>", "c=0,8 is not a number. Write 0.8."),
-        ("<nplora:a:b:c=x,y>", "c=x,y is not a number."),
-        ("<nplora:a:b:c=>", "c= is not a number."),
-        ("<nplora:a:b:s=nan>", "s=nan is not a finite number"),
-        ("<nplora:a:b:te=inf>", "te=inf is not a finite number"),
-        ("<nplora:a:b:unet=-inf>", "unet=-inf is not a finite number"),
-        ("<nplora:a:b:k=0>", "k=0 is less than 1. Use method=direct to project nothing"),
-        ("<nplora:a:b:k=-1>", "k=-1 is not 'all', a whole number or a share such as 90%"),
-        ("<nplora:a:b:k=101%>", "k=101% is not a share between 0% and 100%"),
-        ("<nplora:a:b:methd=np>", "unknown key 'methd'. Did you mean 'method'?"),
-        ("<nplora:a:b:zzz=1>", f"unknown key 'zzz'. Known: {KNOWN_IN_A_TAG}."),
-        ("<nplora:a:b:=1>", f"unknown key ''. Known: {KNOWN_IN_A_TAG}."),
-        ("<nplora:a:b:alpha=x>", "alpha=x is not a number."),
-        ("<nplora:a:b:beta=1,5>", "beta=1,5 is not a number. Write 1.5."),
-        ("<nplora:a:b:alpha=inf>", "alpha=inf is not a finite number"),
-        ("<nplora:a:b:density=0>", "density=0 is not a share: it is above 0 and at most 1, or at most 100%"),
-        ("<nplora:a:b:density=-20%>", "density=-20% is not a share: it is above 0 and at most 1, or at most 100%"),
-        ("<nplora:a:b:density=150%>", "density=150% is not a share: it is above 0 and at most 1, or at most 100%"),
-        ("<nplora:a:b:density=20>", "density=20 is not a share: it is above 0 and at most 1, or at most 100%"),
-        ("<nplora:a:b:density=%>", "density=% is not a number."),
-        ("<nplora:a:b:seed=-1>", "seed=-1 is not a whole number from 0 to 4294967295"),
-        ("<nplora:a:b:seed=1.5>", "seed=1.5 is not a whole number from 0 to 4294967295"),
-        ("<nplora:a:b:seed=4294967296>", "seed=4294967296 is not a whole number from 0 to 4294967295"),
-        ("<nplora:a:b:seed=>", "seed= is not a whole number from 0 to 4294967295"),
+        ("<nplora:a:b:2:k=4>", []),
+        ("<nplora:a:b:method=klora:alpha=3>", []),
+        ("<nplora:a:b:2:method=klora>", ["mu= has no effect with method=klora"]),
+        ("<nplora:a:b:0.5:method=klora>", []),
+        ("<nplora:a:b:mid@2:method=klora>", ["mu= has no effect with method=klora"]),
+        ("<nplora:a:b:seed=3:method=direct:alpha=3:k=4>", ["k=, alpha=, seed= has no effect with method=direct"]),
+        ("<nplora:a:b:2:method=hard>", ["mu= has no effect with method=hard"]),
     ],
 )
-def test_says_what_is_wrong_with_a_tag(text, message):
-    with pytest.raises(RequestError) as caught:
-        tag(text)
-    assert str(caught.value).rstrip(".") == message.rstrip(".")
+def test_what_the_method_does_not_read_is_remarked(text, remarks):
+    assert tag(text).remarks == remarks
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("<lora:a:1:role=content>", "a has role=content, but no LoRA has role=style"),
-        ("<lora:a:role=style><lora:b:role=style>", "a, b has role=style, but no LoRA has role=content"),
-        ("<lora:a:1:role=contnt>", "there is no role 'contnt'. Write role=content or role=style"),
-        ("<lora:a:1:role=>", "there is no role ''. Write role=content or role=style"),
-        ("<lora::1:role=content>", "it names no LoRA"),
-        ("<lora:role=content>", "it names no LoRA"),
-        ("<lora:a:1:1:8:role=content>", "a LoRA with a role cannot be cut to a smaller rank (dyn)"),
-        ("<lora:a:1:dyn=8:role=content>", "a LoRA with a role cannot be cut to a smaller rank (dyn)"),
-        ("<lora:a:1:role=content:mu=1><lora:b:1:role=style:mu=2>", "'mu=' has two values, 1 and 2"),
-        ("<lora:a:1:role=content:role=style>", "'role=' is given twice"),
-        ("<lora:a:1:role=content:c=1>", f"unknown key 'c'. Known: {KNOWN_WITH_A_ROLE}."),
-        ("<lora:a:1:role=content:seed=1><lora:b:1:role=style:seed=2>", "'seed=' has two values, 1 and 2"),
-        ("<lora:a:nan:role=content>", "te=nan is not a finite number"),
-        ("<lora:a:1:inf:role=content>", "unet=inf is not a finite number"),
-        (
-            "<lora:a:1:role=content><lora:b:1:role=style:mu=-2>",
-            "mu=-2 is negative: mu is a number from 0 up, or 'hard'",
-        ),
-    ],
-)
-def test_says_what_is_wrong_with_roles(text, message):
-    with pytest.raises(RequestError) as caught:
-        roles(text)
-    assert str(caught.value) == message
+def test_a_parameter_that_there_is_not_is_no_slip_that_goes_unseen():
+    for given_ in ({"mue": 2.0}, {"mue": None}, {"mu": 1.0, "mue": 2.0}):
+        with pytest.raises(TypeError, match="no method reads mue"):
+            pair(**given_)
+        with pytest.raises(TypeError, match="no method reads mue"):
+            pair().with_values(**given_)
 
 
-@pytest.mark.parametrize(
-    ("items", "yes"),
-    [
-        (["a", "1", "role=content"], True),
-        (["a", " Role = x"], True),
-        (["role", "1"], False),
-        (["a", "roles=content"], False),
-        (["a", "x=role=content"], False),
-        ([], False),
-    ],
-)
-def test_has_role(items, yes):
-    assert has_role(items) == yes
+def test_with_values():
+    plain = pair(method="klora*", alpha=3.0, mu=2.0)
+    assert plain.with_values(alpha=None) == pair(method="klora*", mu=2.0)
+    assert plain.with_values(beta=1.3) == plain
+    assert plain.with_values(beta=0.2, mu=None) == pair(method="klora*", alpha=3.0, beta=0.2)
+    assert plain.with_values(mu=ByBlock(2.0)) == plain
 
 
-numberish = st.text("0123456789.,eE+-_%nainfhard ٣½\u2212\u00a0", max_size=12)
-keys = st.sampled_from([*TAG_KEYS, "role", "dyn", "Mu", " k ", ""])
-items = st.lists(
-    st.one_of(
-        st.text(max_size=20),
-        numberish,
-        st.builds("{}={}".format, keys, numberish),
-        st.builds("{}={}".format, st.text(max_size=8), st.text(max_size=8)),
-    ),
-    max_size=7,
-)
+def test_with_method_drops_what_it_does_not_read():
+    both = pair(mu=2.0, beta=1.3, seed=4)
+    assert both.with_method("np") == pair(mu=2.0)
+    assert both.with_method("klora") == pair(method="klora", beta=1.3)
+    assert both.with_method("klora*") == pair(method="klora*")
+    with pytest.raises(RequestError, match="there is no method 'x'"):
+        both.with_method("x")
 
 
-def _sound(request_: FusionRequest) -> None:
-    assert request_.mu >= 0
-    every = [*request_.contents, *request_.styles]
-    assert all(source.name for source in every)
-    values = [request_.te, request_.unet, *(weight for source in every for weight in (source.te, source.unet))]
-    assert all(map(math.isfinite, values))
+@given(asked.in_one_tag, asked.method_names)
+def test_with_method_still_reads_back(request_, name):
+    changed = request_.with_method(name)
+    assert changed.unread == changed.remarks == []
+    assert tag(format_tag(changed)) == changed
+    assert changed.with_method(name) == changed
 
 
-@given(st.one_of(items, items.map(lambda rest: ["a", "b", *rest])))
-def test_hostile_tags_end_in_a_request_or_its_error(hostile):
-    with suppress(RequestError):
-        _sound(parse_tag(hostile))
-
-
-@given(
-    st.lists(
-        st.tuples(items, st.sampled_from([*(f"role={role}" for role in ROLES), "role=", "ROLE=x"])),
-        min_size=1,
-        max_size=4,
+def test_blocks_are_all_that_have_an_exception():
+    request = FusionRequest.of(
+        (Source("a", exceptions=((MID, 1.0),)), Source("c")),
+        (Source("b", exceptions=((TE1, 1.0), (MID, 0.0))),),
+        mu=ByBlock(0.5, ((IN4, 1.0), (MID, 2.0))),
     )
-)
-def test_hostile_roles_end_in_a_request_or_its_error(hostile):
-    with suppress(RequestError):
-        _sound(parse_roles([[*rest, role] for rest, role in hostile]))
+    assert sorted(request.blocks) == [TE1, IN4, MID]
+    assert pair(mu=3.0).blocks == []
 
 
-@pytest.mark.parametrize("value", ["9" * 5000, "9" * 50_000 + "x", "1e" + "9" * 5000, "9" * 5000 + "%", "," * 50_000])
-@pytest.mark.parametrize("key", sorted({*TAG_KEYS} - {"method", "scope"}))
-def test_endless_values_take_no_time(key, value):
-    start = time.perf_counter()
-    with pytest.raises(RequestError):
-        parse_tag(["a", "b", f"{key}={value}"])
-    assert time.perf_counter() - start < 5
-
-
-def test_endless_keys_take_no_time():
-    start = time.perf_counter()
-    with pytest.raises(RequestError, match="unknown key"):
-        parse_tag(["a", "b", "x" * 50_000 + "=1"])
-    assert time.perf_counter() - start < 5
+def test_values_that_do_not_go_together_are_refused():
+    with pytest.raises(RequestError, match=r"alpha=0 makes no sawtooth: klora\* takes an alpha above 0"):
+        pair(method="klora*", alpha=0.0).check()
+    pair(method="klora", alpha=0.0).check()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib_nplora.request.request import parse_tag
+from lib_nplora.request.tag import parse_tag
 from lib_nplora.webui import prompt_text
 from lib_nplora.webui.comments import visible
 from lib_nplora.webui.compose import compose

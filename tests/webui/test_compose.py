@@ -7,7 +7,7 @@ import operator
 import pytest
 
 from lib_nplora.errors import RequestError
-from lib_nplora.request.request import parse_tag
+from lib_nplora.request.tag import parse_tag
 from lib_nplora.webui.compose import Composed, compose
 
 PANEL = parse_tag(["dog", "vangogh", "2"])
@@ -63,8 +63,10 @@ def test_swapped_roles_are_another_pair():
         ({"content_weight": "0.5"}, "<nplora:dog:vangogh:2:c=0.5>"),
         ({"style_weight": "1.25"}, "<nplora:dog:vangogh:2:s=1.25>"),
         ({"k": "90%"}, "<nplora:dog:vangogh:2:k=90%>"),
-        ({"method": "direct"}, "<nplora:dog:vangogh:2:method=direct>"),
-        ({"mu": "1", "method": "direct", "content": "cat"}, "<nplora:cat:vangogh:1:method=direct>"),
+        ({"method": "direct"}, "<nplora:dog:vangogh:method=direct>"),
+        ({"mu": "1", "method": "reverse", "content": "cat"}, "<nplora:cat:vangogh:1:method=reverse>"),
+        ({"mu_by_block": "mid@1 out@hard"}, "<nplora:dog:vangogh:2,mid@1,out@hard>"),
+        ({"style_weight_by_block": "in@0"}, "<nplora:dog:vangogh:2:s=1,in@0>"),
     ],
 )
 def test_a_plot_varies_the_panel_or_else_the_prompt(values, tag):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_nplora.errors import RequestError
-from lib_nplora.methods.table import METHODS, OPTIONS
-from lib_nplora.request.request import HARD, format_number, format_tag, parse_tag
-from lib_nplora.webui.fields import NAMES, PARSERS, PanelState
+from lib_nplora.layers.block import Block
+from lib_nplora.layers.by_block import ByBlock
+from lib_nplora.methods.parameter import Strength
+from lib_nplora.methods.table import methods, parameters
+from lib_nplora.methods.texts import HARD, format_number
+from lib_nplora.request.tag import format_tag, parse_tag
+from lib_nplora.webui.fields import PanelState, by_block, fields
 
-FULL = PanelState(True, "dog", "vangogh", 0.25, False, 0.9, 1.1, "90%", "direct", False)
+FULL = {
+    **{"enabled": True, "content": "dog", "style": "vangogh", "mu": 0.25, "te": False, "k": "90%"},
+    **{"content_weight": 0.9, "style_weight": 1.1},
+}
 
 numbers = st.floats(0, 10).map(lambda x: round(x, 3))
 none = st.just("")
@@ -24,8 +31,12 @@ typed = {
     "density": none | st.floats(0.001, 1).map(format_number),
     "seed": none | st.integers(0, 2**32 - 1).map(str),
 }
+exceptions = st.lists(
+    st.tuples(st.sampled_from(["te", "in", "in4", "mid", "single7", "out1"]), numbers.map(format_number)),
+    unique_by=lambda pair: pair[0],
+).map(lambda pairs: ",".join(f"{block}@{value}" for block, value in sorted(pairs, key=lambda p: Block.parse(p[0]))))
 states = st.builds(
-    PanelState,
+    PanelState.with_values,
     enabled=st.booleans(),
     content=st.sampled_from(["dog", "my dog v1.5"]),
     style=st.sampled_from(["vangogh", "ink, wash"]),
@@ -34,7 +45,10 @@ states = st.builds(
     content_weight=numbers,
     style_weight=numbers,
     k=st.sampled_from(["all", "8", "90%"]),
-    method=st.sampled_from([*METHODS]),
+    method=st.sampled_from([*methods()]),
+    mu_by_block=exceptions,
+    content_by_block=exceptions,
+    style_by_block=exceptions,
     te=st.booleans(),
     **typed,
 )
@@ -42,7 +56,7 @@ states = st.builds(
 
 def test_the_order_of_the_arguments_only_grows():
     """Programs name them by position. A new one goes to the end."""
-    assert NAMES == (
+    assert tuple(fields()) == (
         "enabled",
         "content",
         "style",
@@ -58,41 +72,62 @@ def test_the_order_of_the_arguments_only_grows():
         "scope",
         "density",
         "seed",
+        "mu_by_block",
+        "content_by_block",
+        "style_by_block",
     )
+
+
+def given_of(**values) -> dict:
+    """What a panel with this pair and these values asks for beside the method's own."""
+    return dict(PanelState.from_args([{**PAIR, **values}]).request().given)
 
 
 @given(states)
 def test_arguments_by_position_and_by_name_are_one(state):
-    values = dataclasses.asdict(state)
+    values = dict(state.held)
     assert PanelState.from_args(tuple(values.values())) == state
     assert PanelState.from_args([values]) == state
-    defaults = [*dataclasses.asdict(PanelState()).values()][1:]
-    assert PanelState.from_args([values, *defaults]) == state
+    assert PanelState.from_args([values, *list(fields().values())[1:]]) == state
 
 
 def test_names_switch_the_panel_on_and_leave_the_rest():
     defaults = [False, "", "", 2.0, False, 1, 1, "8", "np", True]
     named = {"content": "dog", "style": "vangogh"}
     read = PanelState.from_args([named, *defaults[1:]])
-    assert read == PanelState(True, "dog", "vangogh", 2.0, k="8")
-    assert not PanelState.from_args([{**named, "enabled": False}]).enabled
+    assert read == PanelState.with_values(enabled=True, content="dog", style="vangogh", mu=2.0, k="8")
+    assert not PanelState.from_args([{**named, "enabled": False}])["enabled"]
 
 
 def test_what_a_gradio_page_sends_is_read():
-    assert PanelState.from_args([True, "dog", "vangogh", 1, False, 1, 0, 8, "np", True]) == PanelState(
-        True, "dog", "vangogh", 1.0, style_weight=0.0, k="8"
+    assert PanelState.from_args([True, "dog", "vangogh", 1, False, 1, 0, 8, "np", True]) == PanelState.with_values(
+        enabled=True, content="dog", style="vangogh", mu=1.0, style_weight=0.0, k="8"
     )
-    assert PanelState.from_args([True, None, None, None]) == PanelState(True)
+    assert PanelState.from_args([True, None, None, None]) == PanelState.with_values(enabled=True)
+
+
+def test_the_fifteen_arguments_of_older_programs_are_read():
+    older = [True, "dog", "vangogh", 0.25, False, 0.9, 1.1, "90%", "klora*", False, "2", "0.30", "all", "x", "7"]
+    expected = PanelState.with_values(
+        **FULL, method="klora*", alpha="2", beta="0.30", scope="all", density="x", seed="7"
+    )
+    assert PanelState.from_args(older) == expected
+    assert PanelState.from_args(older[:10])["method"] == "klora*"
+    assert dict(PanelState.from_args([True, "a", "b", 2, False, 1, 1, "8"]).request().given) == {
+        "mu": ByBlock(2.0),
+        "k": parameters()["k"].parse("8"),
+    }
 
 
 def test_a_named_mu_overrides_a_panel_that_starts_hard():
     hard = [False, "", "", 0.5, True]
-    assert not PanelState.from_args([{"content": "a", "style": "b", "mu": 1}, *hard[1:]]).hard
-    assert PanelState.from_args([{"content": "a", "style": "b"}, *hard[1:]]).hard
+    assert not PanelState.from_args([{"content": "a", "style": "b", "mu": 1}, *hard[1:]])["hard"]
+    assert PanelState.from_args([{"content": "a", "style": "b"}, *hard[1:]])["hard"]
 
 
 def test_null_leaves_a_value_as_it_is():
-    assert PanelState.from_args([{"content": "a", "style": None, "k": None}, "", "ink"]) == PanelState(True, "a", "ink")
+    read = PanelState.from_args([{"content": "a", "style": None, "k": None}, "", "ink"])
+    assert read == PanelState.with_values(enabled=True, content="a", style="ink")
 
 
 def test_what_is_off_need_not_be_readable():
@@ -102,36 +137,44 @@ def test_what_is_off_need_not_be_readable():
 
 
 def test_mu_may_be_hard():
-    assert PanelState.from_args([{"content": "a", "style": "b", "mu": "hard"}]).request().mu == HARD
-    assert PanelState.from_args([True, "a", "b", "0.3"]).request().mu == 0.3
+    assert given_of(mu="hard") == {"mu": ByBlock(HARD)}
+    assert dict(PanelState.from_args([True, "a", "b", "0.3"]).request().given) == {"mu": ByBlock(0.3)}
+
+
+def test_exceptions_by_block_stand_in_the_strength_or_beside_it():
+    expected = {"mu": ByBlock(0.3, ((Block("mid"), 2.0), (Block("out"), HARD)))}
+    assert given_of(mu="0.3,mid@2,out@hard") == expected
+    assert given_of(mu=0.3, mu_by_block="out@hard, mid@2") == expected
+    assert given_of(mu="mid@2") == {"mu": ByBlock(0.5, ((Block("mid"), 2.0),))}
+    weights = PanelState.from_args([{**PAIR, "content_weight": "0.8,in@0.6", "style_by_block": "out1@0"}]).request()
+    (content,), (style,) = weights.contents, weights.styles
+    assert (content.unet, content.exceptions) == (0.8, ((Block("in"), 0.6),))
+    assert (style.unet, style.exceptions) == (1.0, ((Block("out", 1), 0.0),))
+    assert given_of(method="direct", mu_by_block="no sense") == {}
 
 
 PAIR = {"content": "a", "style": "b"}
 
 
 def test_numbers_are_read_as_they_would_be_typed():
-    request = PanelState.from_args([{**PAIR, "method": "klora", "alpha": 2, "beta": 0.25, "scope": "All"}]).request()
-    assert (request.alpha, request.beta, request.scope) == (2.0, 0.25, "all")
-    request = PanelState.from_args([{**PAIR, "method": "DARE", "density": "20%", "seed": 3.0}]).request()
-    assert (request.method, request.density, request.seed) == ("dare", 0.2, 3)
+    assert given_of(method="klora", alpha=2, beta=0.25, scope="All") == {"alpha": 2.0, "beta": 0.25, "scope": "all"}
+    assert given_of(method="DARE", density="20%", seed=3.0) == {"density": 0.2, "seed": 3}
     request = PanelState.from_args([True, "a", "b", *[None] * 5, "ties", None, "", "", "", 0.3]).request()
-    assert request.density == 0.3
+    assert dict(request.given) == {"density": 0.3}
 
 
 def test_nothing_is_the_methods_own():
-    request = PanelState.from_args([{**PAIR, "method": "klora", "alpha": "", "beta": " ", "scope": None}]).request()
-    assert (request.alpha, request.beta, request.scope) == (None, None, None)
+    assert given_of(method="klora", alpha="", beta=" ", scope=None) == {}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods().values(), ids=str)
 def test_only_what_the_method_reads_is_asked_for(method):
     """What is left in a hidden box has no effect, even if it makes no sense."""
     sense = {"alpha": "2", "beta": "3", "scope": "all", "density": "0.3", "seed": "4"}
-    typed = {name: text if name in METHODS[method].reads else "no sense" for name, text in sense.items()}
-    request = PanelState.from_args([{**PAIR, "method": method, **typed}]).request()
-    given = {name for name in OPTIONS if getattr(request, name) is not None}
-    assert given == set(OPTIONS) & set(METHODS[method].reads)
-    assert all(getattr(request, name) == PARSERS[name](sense[name]) for name in given)
+    typed = {name: text if method.parameter(name) else "no sense" for name, text in sense.items()}
+    given = given_of(method=method.name, **typed)
+    own = {one.name: one for one in method.parameters if one.name in sense}
+    assert given == {name: one.read(sense[name]) for name, one in own.items() if one.read(sense[name]) != one.default}
 
 
 @pytest.mark.parametrize(
@@ -155,6 +198,13 @@ def test_only_what_the_method_reads_is_asked_for(method):
         ),
         ([{**PAIR, "method": "dare", "seed": 1.5}], "seed=1.5 is not a whole number from 0 to 4294967295"),
         ([{**PAIR, "method": "dare", "seed": "-1"}], "seed=-1 is not a whole number from 0 to 4294967295"),
+        (
+            [{**PAIR, "mu_by_block": "middle@2"}],
+            "there is no block 'middle'. Did you mean 'mid'? Blocks are te, in, mid, double, single and out, "
+            "each also with a number: out1.",
+        ),
+        ([{**PAIR, "mu_by_block": "mid"}], "'mid' is no exception by block: write it as block@value, such as mid@2"),
+        ([{**PAIR, "content_by_block": "in@hard"}], "content_weight=hard is not a number."),
         ([{**PAIR, "method": "klor"}], "there is no method 'klor'. Did you mean 'klora'?"),
     ],
 )
@@ -167,14 +217,37 @@ def test_what_cannot_be_read_is_refused(args, reason):
 @given(states)
 def test_the_tag_says_all_that_counts(state):
     tag = format_tag(state.request())
-    again = PanelState.of(parse_tag(tag[1:-1].split(":")[1:]), state.enabled)
+    again = PanelState.of(parse_tag(tag[1:-1].split(":")[1:]), state["enabled"])
     assert again.request() == state.request()
-    unread = {name: "" for name in OPTIONS if name not in METHODS[state.method].reads}
-    assert again == dataclasses.replace(state, mu=PanelState.mu if state.hard else state.mu, **unread)
+    unread = set(itertools.chain.from_iterable(values_of(one) for one in parameters().values()))
+    unread -= set(itertools.chain.from_iterable(values_of(one) for one in methods()[state["method"]].parameters))
+    expected = {name: value for name, value in state.held.items() if name not in unread}
+    if state["hard"]:
+        expected |= {"mu": fields()["mu"]}
+    assert same_but_for_spelling(again, PanelState.with_values(**expected))
+
+
+def values_of(parameter) -> list[str]:
+    """The panel's values for a parameter."""
+    hard = [parameter.widget.hard] if isinstance(parameter.widget, Strength) else []
+    return [parameter.name, *hard, *([by_block(parameter.name)] if parameter.by_block else [])]
+
+
+def same_but_for_spelling(one: PanelState, other: PanelState) -> bool:
+    """Empty boxes stand for the method's own value, which may be written in them, too."""
+    method = methods()[one["method"]]
+    own = {parameter.name: parameter.write(parameter.default) for parameter in method.parameters}
+    return all(one[name] == other[name] or {one[name], other[name]} == {"", own.get(name)} for name in fields())
 
 
 def test_a_full_panel_is_this_tag():
-    assert format_tag(FULL.request()) == "<nplora:dog:vangogh:0.25:c=0.9:s=1.1:te=0:k=90%:method=direct>"
-    chosen = dataclasses.replace(FULL, method="klora*", alpha="2", beta="0.30", scope="all", density="x", seed="7")
-    expected = "<nplora:dog:vangogh:0.25:c=0.9:s=1.1:te=0:k=90%:method=klora*:alpha=2:beta=0.3:scope=all>"
-    assert format_tag(chosen.request()) == expected
+    def tag(**values) -> str:
+        return format_tag(PanelState.with_values(**{**FULL, **values}).request())
+
+    assert tag() == "<nplora:dog:vangogh:0.25:c=0.9:s=1.1:te=0:k=90%>"
+    assert tag(mu_by_block="out@hard,mid@2", content_by_block="in@0.6", style_by_block="out1@0") == (
+        "<nplora:dog:vangogh:0.25,mid@2,out@hard:c=0.9,in@0.6:s=1.1,out1@0:te=0:k=90%>"
+    )
+    klora = tag(method="klora*", alpha="2", beta="0.30", scope="all", density="x", seed="7")
+    assert klora == "<nplora:dog:vangogh:c=0.9:s=1.1:te=0:method=klora*:alpha=2:beta=0.3:scope=all>"
+    assert tag(method="direct") == "<nplora:dog:vangogh:c=0.9:s=1.1:te=0:method=direct>"

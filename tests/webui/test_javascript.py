@@ -99,12 +99,21 @@ class TestInsert:
             ("a <nplora:dog:vangogh:hard:c=0.9>, b", "a <nplora:dog:vangogh>, b"),
             ("a <nplora:mu=2: dog :vangogh>, b", "a <nplora:dog:vangogh>, b"),
             ("<nplora:cat:vangogh> <nplora:dog:vangogh:1>", "<nplora:cat:vangogh> <nplora:dog:vangogh>"),
+            ("a <nplora:dog:vangogh:0.5,mid@2,out@hard:c=1,in@0.6>, b", "a <nplora:dog:vangogh>, b"),
+            ("<nplora:dog:vangogh:mid@2> <nplora:dog:ink:mid@2>", "<nplora:dog:vangogh> <nplora:dog:ink:mid@2>"),
         ],
     )
     def test_adds_a_tag_or_replaces_the_one_of_the_same_pair(self, page, before, after) -> None:
         prompt_box(page).fill(before)
         self.insert(page, "<nplora:dog:vangogh>")
         assert prompt(page) == after
+
+    def test_a_tag_with_strengths_by_block_takes_the_place_of_its_like(self, page) -> None:
+        by_block = "<nplora:dog:vangogh:0.5,mid@2,out@hard:c=1,in@0.6:s=0.9,out1@0>"
+        for before in ("a <nplora:dog:vangogh:2>", "a <nplora:dog:vangogh:hard,mid@2>", f"a {by_block}", "a"):
+            prompt_box(page).fill(before)
+            self.insert(page, by_block)
+            assert prompt(page) == f"a {by_block}"
 
     @pytest.mark.parametrize("name", ODD_NAMES)
     def test_names_are_no_patterns(self, page, name) -> None:
@@ -149,21 +158,45 @@ class TestInsert:
         assert (prompt(page), prompt_box(page, "img2img").input_value()) == ("", "<nplora:dog:vangogh>")
 
 
+class TestBlocks:
+    @pytest.mark.parametrize(
+        ("block", "line", "strength", "after"),
+        [
+            ("mid", "", 0.5, "mid@0.5"),
+            ("out", "mid@2", 1, "mid@2,out@1"),
+            ("mid", "mid@2", 1, "mid@2"),
+            ("mid", " MID@2 ; in4@0", 1, "MID@2,in4@0"),
+            ("out1", "out@hard", 0, "out@hard,out1@0"),
+            ("mid", "mid1@2", "", "mid1@2,mid@0.7"),
+            ("mid", None, None, "mid@0.7"),
+            ("", "mid@2", 1, "mid@2"),
+            (None, "mid@2", 1, "mid@2"),
+        ],
+    )
+    def test_a_block_is_added_once(self, page, block, line, strength, after) -> None:
+        added = page.evaluate("(args) => nploraAddBlock(...args, '0.7')", [block, line, strength])
+        assert added == [after, ""]
+
+
 class TestMu:
     def test_ends_and_middle(self, page) -> None:
-        assert page.evaluate("[0, 0.4, 1].map(nploraMu)") == [0, 0.64, 10]
-        assert page.evaluate("[0, 1.25, 10].map(nploraPosition)") == [0, 0.5, 1]
+        assert page.evaluate("[0, 0.4, 1].map((x) => nploraStrength(x, 10))") == [0, 0.64, 10]
+        assert page.evaluate("[0, 1.25, 10].map((x) => nploraPosition(x, 10))") == [0, 0.5, 1]
 
     def test_a_position_leads_back_to_its_mu(self, page) -> None:
         for mu in (0.001, 0.01, 0.1, 0.25, 0.5, 1, 3.3, 7.9, 10):
-            position = page.evaluate("nploraPosition", mu)
+            position = page.evaluate("x => nploraPosition(x, 10)", mu)
             assert math.isclose(10 * position**3, mu)
-            assert page.evaluate("nploraMu", position) == mu
+            assert page.evaluate("x => nploraStrength(x, 10)", position) == mu
 
     def test_what_is_outside_or_no_number(self, page) -> None:
-        assert page.evaluate("[null, undefined, NaN, '', 'x', -1].map(nploraMu)") == [0] * 6
-        assert page.evaluate("[null, undefined, NaN, '', 'x', -1].map(nploraPosition)") == [0] * 6
-        assert page.evaluate("[nploraMu(2), nploraPosition(99), nploraPosition(Infinity)]") == [10, 1, 1]
+        assert page.evaluate("[null, undefined, NaN, '', 'x', -1].map((x) => nploraStrength(x, 10))") == [0] * 6
+        assert page.evaluate("[null, undefined, NaN, '', 'x', -1].map((x) => nploraPosition(x, 10))") == [0] * 6
+        assert page.evaluate("[nploraStrength(2, 10), nploraPosition(99, 10), nploraPosition(Infinity, 10)]") == [
+            10,
+            1,
+            1,
+        ]
 
 
 class TestSteps:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lib_nplora.methods.table import METHODS, OPTIONS
+from lib_nplora.methods.table import methods, parameters
 
 from ..hosts.standins.a1111 import A1111
+from ..hosts.standins.driver import running
 from ..hosts.standins.page import Component
 
 ROOT = Path(__file__).parents[2]
@@ -19,20 +20,16 @@ TEMPLATE = FOLDER / "template.json.txt"
 """Its ending keeps it out of the hosts' lists of languages."""
 
 IN_JAVASCRIPT = {"Use in NP-LoRA", "Use as content", "Use as style"}
-NAMES = {"NP-LoRA", "mu", *OPTIONS, *METHODS}
+NAMES = {"NP-LoRA", *parameters(), *methods()}
 """The same in every language."""
 
 
 def shown(tmp_path) -> set[str]:
     """Every text of the panel, the settings and the cards' menu."""
-    host = A1111(tmp_path)
-    host.start()
-    try:
+    with running(A1111, tmp_path) as host:
         seen = [*Component.made, *host.page.opts.labels.values()]
         hidden = {"role", "Set role", "steps"}
         texts = {text for one in seen for text in one.texts if isinstance(text, str) and re.search("[a-z]", text)}
-    finally:
-        host.stop()
     return (texts | IN_JAVASCRIPT) - NAMES - hidden
 
 

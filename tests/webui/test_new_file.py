@@ -12,18 +12,14 @@ from lib_nplora.webui.new_file import ExistsError, new_file
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """LoRAs/styles, LoRAs/out -> a folder beside it, LoRAs/in -> LoRAs/styles, LoRAs/Old.safetensors"""
-    made = tmp_path / "LoRAs"
-    (made / "styles").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    (made / "out").symlink_to(tmp_path / "elsewhere")
-    (made / "in").symlink_to(made / "styles")
-    (made / "dangling.safetensors").symlink_to(tmp_path / "nowhere")
-    (made / "Old.safetensors").touch()
-    (made / "caf\u00e9.safetensors").touch()
-    (made / "styles" / "ink.safetensors").touch()
-    return made
+def folder(lora_folder: Path) -> Path:
+    """With LoRAs/in -> LoRAs/styles, LoRAs/Old.safetensors and others."""
+    (lora_folder / "in").symlink_to(lora_folder / "styles")
+    (lora_folder / "dangling.safetensors").symlink_to(lora_folder.parent / "nowhere")
+    (lora_folder / "Old.safetensors").touch()
+    (lora_folder / "caf\u00e9.safetensors").touch()
+    (lora_folder / "styles" / "ink.safetensors").touch()
+    return lora_folder
 
 
 def listed(folder: Path) -> list[LoraEntry]:
@@ -31,6 +27,12 @@ def listed(folder: Path) -> list[LoraEntry]:
         LoraEntry("ink", "Ink Wash v2", str(folder / "styles" / "ink.safetensors"), ""),
         LoraEntry("gone", "gone", str(folder / "gone.safetensors"), ""),
     ]
+
+
+def refusal(folder: Path, output: str, kind: type[Exception]) -> str:
+    with pytest.raises(kind) as refused:
+        new_file(folder, output, listed(folder))
+    return str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +107,7 @@ def test_a_lora_folder_that_is_a_link_itself(folder, tmp_path):
     ],
 )
 def test_names_that_may_not_be(folder, output, words):
-    with pytest.raises(RequestError) as refused:
-        new_file(folder, output, listed(folder))
-    assert words in str(refused.value)
+    assert words in refusal(folder, output, RequestError)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,4 @@ def test_names_that_may_not_be(folder, output, words):
     ],
 )
 def test_names_that_are_taken(folder, output, words):
-    with pytest.raises(ExistsError) as refused:
-        new_file(folder, output, listed(folder))
-    assert words in str(refused.value)
+    assert words in refusal(folder, output, ExistsError)

@@ -34,12 +34,12 @@ def test_every_tag_is_a_request_and_all_roles_are_one():
         )
     )
     assert one.tag == "<nplora:dog:vangogh:1>"
-    assert one.request == FusionRequest((Source("dog"),), (Source("vangogh"),), mu=1)
+    assert one.request == FusionRequest.of((Source("dog"),), (Source("vangogh"),), mu=1)
     assert two.tag == "<nplora:cat>"
     assert isinstance(two.request, RequestError)
     assert roles.tag == "<lora:dog:0.8:role=content> <lyco:vangogh:1:role=style:mu=2>"
     assert roles.by_role
-    assert roles.request == FusionRequest((Source("dog", 0.8, 0.8),), (Source("vangogh"),), mu=2)
+    assert roles.request == FusionRequest.of((Source("dog", 0.8, 0.8),), (Source("vangogh"),), mu=2)
 
 
 def test_only_honoured_roles_are_taken_from_the_host():

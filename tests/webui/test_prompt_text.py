@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_nplora.errors import RequestError
-from lib_nplora.request.request import parse_tag
+from lib_nplora.request.tag import parse_tag
 from lib_nplora.webui import prompt_text
 
 TAG = "<nplora:dog:vangogh:0.5>"

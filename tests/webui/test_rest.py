@@ -19,28 +19,27 @@ from safetensors.torch import load_file, save_file
 from lib_nplora.command_line.main import main
 from lib_nplora.files import DTYPES, HIGHEST_RANK, read_lora
 from lib_nplora.fusion.outcome import Outcome
+from lib_nplora.hosts import Host
 from lib_nplora.hosts.lora_list import LoraList
-from lib_nplora.methods.table import OPTIONS
-from lib_nplora.webui import rest, rest_models, saving
+from lib_nplora.methods.table import parameters
+from lib_nplora.webui import rest, rest_answers, saving
 from tests import loras
 from tests.hosts.standins.common import add_lora_list, module
+from tests.reference import interference, kohya
 
 CONV_IN = "lora_unet_conv_in"
 LINEAR = "lora_unet_mid_block_attentions_0_proj_in"
 
 
-class Folder(LoraList):
-    """A host as far as the API asks it."""
+class Loaded:
+    """A host's model, as far as the API asks it."""
 
     checkpoint: str | None = None
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "LoRAs"
-    (made / "styles").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    (made / "out").symlink_to(tmp_path / "elsewhere")
+def folder(lora_folder: Path) -> Path:
+    made = lora_folder
     loras.write(made / "dog.safetensors", loras.random_lora(loras.SD1, 4, 1, alpha=2))
     loras.write(
         made / "styles" / "vangogh.safetensors",
@@ -52,10 +51,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def host(folder: Path) -> Folder:
+def host(folder: Path) -> Host:
     networks = module("networks")
     add_lora_list(networks, folder)
-    return Folder(networks)
+    return Host("stand-in", model=Loaded(), shelf=LoraList(networks))
 
 
 def hosts_app(*dependencies) -> FastAPI:
@@ -66,7 +65,7 @@ def hosts_app(*dependencies) -> FastAPI:
 
 
 @pytest.fixture
-def client(host: Folder) -> TestClient:
+def client(host: Host) -> TestClient:
     app = hosts_app()
     rest.register(app, lambda: host)
     return TestClient(app)
@@ -105,13 +104,13 @@ def sentence(answer, status: int) -> str:
 
 
 def test_the_list(client, folder, host):
-    host.resolve("dog")
+    host.shelf.resolve("dog")
     dog, vangogh, xl = client.get("/nplora/v1/loras").json()
     assert dog == {
         "name": "dog",
         "alias": "dog",
         "path": str(folder / "dog.safetensors"),
-        "hash": host.resolve("dog").shorthash,
+        "hash": host.shelf.resolve("dog").shorthash,
         "made_for": None,
     }
     assert (vangogh["name"], vangogh["alias"], vangogh["made_for"]) == ("vangogh", "Van Gogh", "SD 1")
@@ -162,8 +161,8 @@ def test_what_it_says_of_the_new_file(client, folder, host):
     }
     assert 0 < answer["removed"] < 1
     assert answer["remarks"] == []
-    assert "new" in host.names()
-    assert host.resolve("new").path == answer["path"]
+    assert "new" in host.shelf.names()
+    assert host.shelf.resolve("new").path == answer["path"]
     assert metadata(Path(answer["path"]))["ss_output_name"] == "new"
 
 
@@ -190,34 +189,31 @@ def test_an_inspection_by_the_formula(client, folder):
     answer = inspect(client, mu="hard", content_weight=2, style_weight=3).json()
     assert files(folder) == before
     content, style = (
-        {str(key): delta.dense().double() for key, delta in read_lora(path).weights.deltas.items()}
-        for path in (folder / "dog.safetensors", folder / "styles" / "vangogh.safetensors")
+        kohya.deltas(path) for path in (folder / "dog.safetensors", folder / "styles" / "vangogh.safetensors")
     )
     energy = removed = 0.0
     rows = {row["name"]: row for row in answer["rows"]}
     assert rows.keys() == content.keys()
     for name, delta in content.items():
-        row, energy = rows[name], energy + 4 * float(delta.square().sum())
+        row, energy = rows[name], energy + 4 * (delta**2).sum()
         assert row["part"] == ("te" if name.startswith("lora_te") else "unet")
         assert row["reason"] == ""
         if name not in style:
             assert (row["outcome"], row["removed"], row["protected"]) == ("content only", 0, 0)
             assert row["overlap"] is None
             continue
-        v = torch.linalg.svd(style[name], full_matrices=False).Vh[:3].T
-        inside = 4 * float((delta @ v).square().sum())
+        expected = interference.row(2 * delta, 3 * style[name], float("inf"))
         assert row["outcome"] == "fused"
-        assert row["removed"] == pytest.approx(inside / (4 * float(delta.square().sum())), rel=1e-4)
-        assert row["protected"] == pytest.approx(3 / len(v))
+        assert row["removed"] == pytest.approx(expected["removed"], rel=1e-4)
+        assert row["protected"] == pytest.approx(3 / delta.shape[1])
         assert row["overlap"] == pytest.approx(row["removed"], abs=1e-5)
-        assert row["chance"] == pytest.approx(3 / len(v))
-        norms = 2 * float(delta.norm()) / (3 * float(style[name].norm()))
-        assert row["norm_ratio"] == pytest.approx(norms, rel=1e-5)
+        assert row["chance"] == pytest.approx(3 / delta.shape[1])
+        assert row["norm_ratio"] == pytest.approx(expected["norm_ratio"], rel=1e-5)
         assert row["winners"] is None
-        removed += inside
+        removed += expected["removed"] * 4 * (delta**2).sum()
     assert answer["removed"] == pytest.approx(removed / energy, rel=1e-4)
     assert answer["content_energy"] == pytest.approx(energy, rel=1e-5)
-    assert answer["style_energy"] == pytest.approx(9 * sum(float(d.square().sum()) for d in style.values()), rel=1e-5)
+    assert answer["style_energy"] == pytest.approx(9 * sum((d**2).sum() for d in style.values()), rel=1e-5)
     fused = [row["protected"] for row in answer["rows"] if row["outcome"] == "fused"]
     assert answer["protected"] == pytest.approx(sum(fused) / len(fused))
     assert answer["layers"]["fused"] == len(fused)
@@ -261,7 +257,10 @@ def test_the_multipliers_of_the_parts(client, folder):
         for name in ("part", "whole")
     )
     for name, delta in whole.items():
-        torch.testing.assert_close(part[name], (0.0 if name.startswith("lora_te") else 0.5) * delta)
+        if name.startswith("lora_te"):
+            assert name not in part
+        else:
+            torch.testing.assert_close(part[name], 0.5 * delta)
     with_nothing = inspect(client, te=0, unet=0).json()
     assert with_nothing["content_energy"] == with_nothing["removed"] == 0
 
@@ -281,7 +280,7 @@ def test_the_multipliers_of_the_parts(client, folder):
         ({"content": "broken"}, 400, "'broken.safetensors' cannot be opened"),
         ({"content": "full"}, 400, "no small rank: give a rank N to store the nearest of rank N, or full=true to"),
         ({"content_weight": 1e12}, 400, "too large for fp16: choose the dtype bf16 or fp32"),
-        ({"mu": -1}, 422, "mu=-1.0 is negative: mu is a number from 0 up, or 'hard'"),
+        ({"mu": -1}, 422, "mu=-1 is negative: mu is a number from 0 up, or 'hard'"),
         ({"mu": "strong"}, 422, "mu=strong is not a number"),
         ({"mu": float("nan")}, 422, "mu=nan is not a finite number"),
         ({"mu": float("inf")}, 422, "mu=inf is not a finite number"),
@@ -290,14 +289,14 @@ def test_the_multipliers_of_the_parts(client, folder):
         ({"k": 1.5}, 422, "k"),
         ({"k": "most"}, 422, "k=most is not 'all', a whole number or a share such as 90%"),
         ({"method": "lora"}, 422, "there is no method 'lora'"),
-        ({"density": 0}, 422, "density=0.0 is not a share: it is above 0 and at most 1, or at most 100%"),
+        ({"density": 0}, 422, "density=0 is not a share: it is above 0 and at most 1, or at most 100%"),
         ({"density": "lots"}, 422, "density=lots is not a number."),
         ({"seed": -1}, 422, "seed=-1 is not a whole number from 0 to 4294967295"),
-        ({"seed": 1.5}, 422, "seed: "),
-        ({"alpha": "x"}, 422, "alpha: "),
+        ({"seed": 1.5}, 422, "seed=1.5 is not a whole number"),
+        ({"alpha": "x"}, 422, "alpha=x is not a number."),
         ({"method": "klora"}, 422, "method=klora changes from step to step"),
         ({"content_weight": float("inf")}, 422, "content_weight=inf is not a finite number"),
-        ({"style_weight": "much"}, 422, "style_weight: "),
+        ({"style_weight": "much"}, 422, "style_weight=much is not a number."),
         ({"te": float("nan")}, 422, "te=nan is not a finite number"),
         ({"unet": float("-inf")}, 422, "unet=-inf is not a finite number"),
         ({"dtype": "fp8"}, 422, "dtype: "),
@@ -326,7 +325,7 @@ def test_the_multipliers_of_the_parts(client, folder):
 def test_every_refusal_is_a_sentence_and_leaves_no_file(client, folder, host, changes, status, words):
     (folder / "broken.safetensors").write_text("<html>not found</html>")
     save_file({f"{LINEAR}.diff": torch.randn(44, 48)}, folder / "full.safetensors")
-    host.refresh()
+    host.shelf.refresh()
     before = files(folder)
     body = json.dumps({
         name: value
@@ -369,17 +368,16 @@ def test_a_lora_that_was_removed_since(client, folder):
 
 
 def test_a_name_that_is_taken_while_the_fusion_is_made(client, folder, monkeypatch):
-    def slow(pair, how, watch):
-        def watched(content, style, walk):
-            for layer in watch(content, style, walk):
-                (folder / "New.safetensors").write_bytes(b"another program's")
-                yield layer
+    def slow(pair, how, progress, still_free):
+        def watched(done, total):
+            progress(done, total)
+            (folder / "New.safetensors").write_bytes(b"another program's")
 
-        return fuse_files(pair, how, watched)
+        return fuse_files(pair, how, watched, still_free)
 
     fuse_files = saving.fuse_files
     monkeypatch.setattr(saving, "fuse_files", slow)
-    # The other file is there from the first layer on, and is looked for after the last one.
+    # The other file is there from the first layer on, and is looked for when ours is complete.
     assert "there is a file 'New.safetensors' already" in sentence(fuse(client), 409)
     assert (folder / "New.safetensors").read_bytes() == b"another program's"
     assert not (folder / "new.safetensors").exists()
@@ -418,7 +416,7 @@ def test_what_was_not_foreseen_goes_to_the_console(client, monkeypatch, caplog):
 
 def test_a_name_that_is_no_unicode_spoils_no_list(client, folder, host):
     loras.write(folder / "r\udcf6t.safetensors", loras.random_lora(loras.SD1[:1]))
-    host.refresh()
+    host.shelf.refresh()
     assert [lora["name"] for lora in client.get("/nplora/v1/loras").json()] == ["dog", r"r\udcf6t", "vangogh", "xl"]
 
 
@@ -442,13 +440,13 @@ def write_checkpoint(path: Path, name: str = "model.diffusion_model.input_blocks
 
 
 def test_the_loaded_checkpoint_is_read_where_it_is_needed(client, folder, host, dora, tmp_path):
-    host.checkpoint = write_checkpoint(tmp_path / "model.safetensors")
+    host.model.checkpoint = write_checkpoint(tmp_path / "model.safetensors")
     answer = fuse(client, content="dora", dtype="fp32")
     assert answer.status_code == 200, answer.text
     theirs = tmp_path / "cli" / "new.safetensors"
     theirs.parent.mkdir()
     pair = [str(dora), str(folder / "styles" / "vangogh.safetensors")]
-    assert main(["fuse", *pair, "-o", str(theirs), "--base", host.checkpoint, "--dtype", "fp32"]) == 0
+    assert main(["fuse", *pair, "-o", str(theirs), "--base", host.model.checkpoint, "--dtype", "fp32"]) == 0
     found, expected = load_file(folder / "new.safetensors"), load_file(theirs)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert metadata(folder / "new.safetensors") == metadata(theirs)
@@ -460,10 +458,10 @@ def test_the_loaded_checkpoint_is_read_where_it_is_needed(client, folder, host, 
 def test_without_the_right_checkpoint_it_says_which(client, folder, host, dora, tmp_path):
     advice = "weights of the model that they were made for: load it into the WebUI first, as a .safetensors file"
     assert advice in sentence(inspect(client, content="dora"), 400)
-    host.checkpoint = str(tmp_path / "model.ckpt")
+    host.model.checkpoint = str(tmp_path / "model.ckpt")
     assert advice in sentence(inspect(client, content="dora"), 400)
     assert inspect(client).status_code == 200
-    host.checkpoint = write_checkpoint(tmp_path / "model.safetensors", "model.diffusion_model.out.2.weight")
+    host.model.checkpoint = write_checkpoint(tmp_path / "model.safetensors", "model.diffusion_model.out.2.weight")
     said = sentence(inspect(client, content="dora"), 400)
     assert "load into the WebUI the checkpoint that the LoRA was made for" in said
     assert inspect(client).status_code == 200
@@ -531,10 +529,12 @@ def test_the_documentation_tells_the_types(client):
     fields = parts[body.rpartition("/")[2]]
     assert set(fields["required"]) == {"content", "style", "output"}
     assert all(field["description"] for field in fields["properties"].values())
-    assert fields["properties"]["mu"]["default"] == 0.5
-    assert [kind["type"] for kind in fields["properties"]["mu"]["anyOf"]] == ["number", "string"]
-    assert set(OPTIONS) <= set(fields["properties"]) - set(fields["required"])
+    mu, beta = (fields["properties"][name] for name in ("mu", "beta"))
+    assert mu["description"].endswith("such as `0.5,mid@2`; null: 0.5")
+    assert beta["description"].endswith("a number; null: 0.5, with klora* 1.3")
+    assert {"number", "string"} <= {kind["type"] for kind in mu["anyOf"]}
+    assert set(parameters()) <= set(fields["properties"]) - set(fields["required"])
     assert fields["properties"]["dtype"]["enum"] == list(DTYPES)
-    outcomes = parts[rest_models.LayerRow.__name__]["properties"]["outcome"]["enum"]
+    outcomes = parts[rest_answers.LayerRow.__name__]["properties"]["outcome"]["enum"]
     assert outcomes == [outcome.value for outcome in Outcome]
     assert client.get("/docs").status_code == 200

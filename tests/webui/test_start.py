@@ -8,10 +8,11 @@ import sys
 import pytest
 from fastapi import FastAPI
 
-from lib_nplora.webui.fields import NAMES
+from lib_nplora.webui.fields import fields
 
 from ..hosts.contract import Loras
 from ..hosts.standins.a1111 import A1111
+from ..hosts.standins.driver import running
 from ..hosts.standins.forge import Forge
 from ..hosts.standins.page import Script
 
@@ -20,10 +21,8 @@ GIB = 2**30
 
 @pytest.fixture(params=[A1111, Forge])
 def host(request, tmp_path):
-    host = request.param(tmp_path)
-    host.start()
-    yield host
-    host.stop()
+    with running(request.param, tmp_path) as host:
+        yield host
 
 
 def reload(host) -> None:
@@ -40,7 +39,7 @@ def test_a_reload_leaves_one_of_each(host):
     for _ in range(2):
         reload(host)
     assert axes(host) == before
-    assert len(before) == 12
+    assert len(before) == 15
     assert [type(script).__name__ for script in host.page.alwayson] == ["NploraScript"]
 
 
@@ -73,7 +72,7 @@ def test_the_panel_starts_as_the_settings_say(host):
     for name, value in (("mu", "hard"), ("k", "90%"), ("method", "direct")):
         host.page.opts.set(f"nplora_{name}", value)
     reload(host)
-    assert host.script_args[1:] == [False, "", "", 0.5, True, 1.0, 1.0, "90%", "direct", True, "", "", "", "", ""]
+    assert host.script_args[1:] == [False, "", "", 0.5, True, 1.0, 1.0, "90%", "direct", True, *[""] * 8]
     host.page.opts.set("nplora_mu", "0.25")
     reload(host)
     assert host.script_args[4:6] == [0.25, False]
@@ -83,10 +82,13 @@ def test_the_host_does_not_keep_what_a_setting_decides(host):
     (script,) = host.page.alwayson
     kept = {
         name
-        for (field, _), name in zip(script.infotext_fields, NAMES)
+        for (field, _), name in zip(script.infotext_fields, fields())
         if not getattr(field, "do_not_save_to_config", False)
     }
-    assert kept == {"enabled", "content", "style", "content_weight", "style_weight", "te"}
+    assert kept == {
+        *("enabled", "content", "style", "te"),
+        *("content_weight", "style_weight", "content_by_block", "style_by_block"),
+    }
 
 
 def test_a_setting_that_cannot_be_read_is_reported(host, caplog):
@@ -94,7 +96,7 @@ def test_a_setting_that_cannot_be_read_is_reported(host, caplog):
         host.page.opts.set(f"nplora_{name}", value)
     with caplog.at_level(logging.WARNING, "nplora"):
         reload(host)
-    assert host.script_args[1:] == [False, "", "", 0.5, False, 1.0, 1.0, "all", "np", True, "", "", "", "", ""]
+    assert host.script_args[1:] == [False, "", "", 0.5, False, 1.0, 1.0, "all", "np", True, *[""] * 8]
     assert [name for name in ("mu", "k", "method") if f"the setting NP-LoRA: {name} is not used" in caplog.text] == [
         "mu",
         "k",

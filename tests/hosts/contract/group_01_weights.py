@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ..driver import fused
+from ...reference.kohya import fused
 from .loras import HARD
 
 

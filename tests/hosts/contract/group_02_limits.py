@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..driver import content_inside_style, factors, fused
+from ...reference.kohya import content_inside_style, factors, fused
 from .layers import some_layers
 
 

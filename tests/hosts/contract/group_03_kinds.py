@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ...reference import error
+from ...reference.kohya import factors
+from ...reference.np_lora import inside
 from .. import formats
-from ..driver import factors
-from .layers import inside, relative_error, sample
+from .layers import sample
 from .loras import KINDS
 
 
@@ -36,7 +38,7 @@ class Kinds:
         worst = {}
         for role, tag in (("content", f"{kind}:vangogh"), ("style", f"vangogh:{kind}")):
             plain = measured(f"<nplora:{tag}:0>")
-            worst[role] = max(relative_error(plain[key], both[key]) for key in both)
+            worst[role] = max(error(plain[key], both[key]) for key in both)
             projected = measured(f"<nplora:{tag}:1>")
             for (name, what), own in alone.items():
                 other = partner.get(name) if what == "weight" else None
@@ -45,7 +47,7 @@ class Kinds:
                 else:
                     content, style = (own, other) if role == "content" else (other, own)
                     expected = style + content - 0.5 * inside(content, style)
-                assert relative_error(projected[name, what], expected) < 1e-4, (role, name, what)
+                assert error(projected[name, what], expected) < 1e-4, (role, name, what)
         errors = ", ".join(f"as {role} {error:.1e}" for role, error in worst.items())
         print(f"{kind}: mu=0 against the host's own two tags: {errors}")
         assert max(worst.values()) < 1e-5

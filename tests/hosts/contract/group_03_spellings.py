@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ..driver import factors, fused
-from .layers import added
+from ...reference.kohya import factors, fused
+from ...reference.matrices import added
 from .loras import HARD
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..driver import fused
+from ...reference.kohya import fused
 from .loras import HARD
 from .pictures import lora_hashes
 

@@ -15,7 +15,7 @@ class Panel:
                 "<nplora:dog:vangogh:2:c=0.8:s=1.2:te=0:k=2>",
             ),
             ([{"content": "dog", "style": "vangogh", "mu": "hard"}], "<nplora:dog:vangogh:hard>"),
-            ([{"content": "dog", "style": "vangogh", "method": "direct"}], "<nplora:dog:vangogh:0.5:method=direct>"),
+            ([{"content": "dog", "style": "vangogh", "method": "direct"}], "<nplora:dog:vangogh:method=direct>"),
         ],
     )
     def test_9_the_panel_is_its_tag(self, driver, loras, panel, tag):

@@ -11,9 +11,7 @@ class Plots:
         cells = driver.sweep(
             "a cat", [("[NP-LoRA] mu", mus), ("[NP-LoRA] method", methods)], panel=[True, "dog", "vangogh"]
         )
-        tags = [
-            f"<nplora:dog:vangogh:{mu}{'' if method == 'np' else ':method=direct'}>" for method in methods for mu in mus
-        ]
+        tags = [f"<nplora:dog:vangogh:{mu if method == 'np' else 'method=direct'}>" for method in methods for mu in mus]
         assert len(cells) == len(tags)
         for cell, tag in zip(cells, tags):
             assert cell.infotext.startswith(f"a cat {tag}\n"), cell.infotext

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ..driver import factors, fused, winners
-from .layers import added
+from ...reference.kohya import factors, fused, winners
+from ...reference.matrices import added
 from .loras import KLORA
 from .schedules import letters_by_layer, sampler_passes, schedules, updates_by_winner
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ..driver import factors, winners
+from ...reference.kohya import factors, winners
 from .loras import KLORA
 from .schedules import letters_by_layer, nothing, sampler_passes, schedules, standing, updates_by_winner
 

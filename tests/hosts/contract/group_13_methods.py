@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from lib_nplora.maths.dense import DenseDelta
-from lib_nplora.methods.table import METHODS, _thinned
+from lib_nplora.methods.table import methods
 
-from ..driver import factors, fused, output_side, ties
-from .layers import dense, relative_error
+from ...reference import error
+from ...reference.kohya import deltas, factors, fused, output_side
+from ...reference.sparse import mask, ties
 from .loras import HARD
 
 
@@ -28,29 +27,27 @@ class Methods:
 
     @pytest.mark.parametrize("density", [None, 0.5])
     def test_13_ties(self, driver, loras, density):
-        contents, styles = dense(loras.small_content), dense(loras.small_style)
+        contents, styles = deltas(loras.small_content), deltas(loras.small_style)
         option = "" if density is None else f":density={density}"
         driver.generate(f"a cat <nplora:small content:small style:method=ties{option}:c=0.8>")
         for name, content in contents.items():
             expected = ties(0.8 * content, styles[name], density or 0.2)
             known = np.isfinite(expected)
             assert known.mean() > 0.99
-            assert relative_error(driver.delta(name)[known], expected[known]) < 1e-4, name
+            assert error(driver.delta(name)[known], expected[known]) < 1e-4, name
         assert driver.compare(factors(loras.small_content)).outside == 0
 
     def test_13_dare(self, driver, loras):
-        """By the mask that the method makes of its seed."""
-        contents, styles = dense(loras.small_content), dense(loras.small_style)
+        """By the masks that its seed stands for."""
+        contents, styles = deltas(loras.small_content), deltas(loras.small_style)
         for seed in (0, 7):
-            settings = METHODS["dare"].settings(0.5, density=0.4, seed=seed)
             tag = f"<nplora:small content:small style:method=dare:density=0.4:seed={seed}>"
             assert f"NP-LoRA random seed: {seed}" in driver.generate(f"a cat {tag}").infotext
             for name, content in contents.items():
-                ones = DenseDelta(torch.ones(content.shape), content.shape)
-                masks = [_thinned(ones, settings, place).matrix.double().numpy() for place in (0, 1)]
+                masks = [mask(content.shape, 0.4, seed, place) for place in (0, 1)]
                 assert {0.0, 2.5} == set(np.unique(masks).round(5))
                 expected = content * masks[0] + styles[name] * masks[1]
-                assert relative_error(driver.delta(name), expected) < 1e-4, (seed, name)
+                assert error(driver.delta(name), expected) < 1e-4, (seed, name)
         assert driver.compare(factors(loras.small_content)).outside == 0
         assert "random seed" not in driver.generate("a cat <nplora:small content:small style:method=ties>").infotext
 
@@ -62,7 +59,7 @@ class Methods:
 
     def test_13_each_method_comes_and_goes(self, driver, loras, plain):
         pixels = {}
-        for method in METHODS:
+        for method in methods():
             tag = f"<nplora:small content:small style:method={method}>"
             pixels[method] = driver.generate(f"a cat {tag}").pixels
             assert driver.generate("a cat").pixels == plain, method

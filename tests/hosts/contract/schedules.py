@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..driver import Call, Factors, factors, fused
+from ...reference.kohya import factors, fused
+from ...reference.matrices import Factors
+from ..driver import Call
 from .loras import Loras
 
 

@@ -175,8 +175,8 @@ class ModuleType:
 
 
 class A1111(StandIn):
-    adapter_module = "a1111"
-    adapter_class = "A1111Host"
+    adapter_module = "a1111.model"
+    adapter_class = "A1111Model"
     kinds = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora", "ia3", "oft")
     tells_of_denoised = True
 

@@ -8,13 +8,16 @@ import runpy
 import sys
 import types
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ..driver import Call, Comparison, Driver, Factors, Picture, nearest
+from ...reference.matrices import Factors
+from ..driver import Call, Comparison, Driver, Picture, nearest
 from . import plot
 from .common import MODULES, NAMES, NORMS, Callbacks, Processing, Runner, extra_networks_module, module, process_images
 from .page import Page
@@ -98,10 +101,10 @@ class StandIn(Driver):
             del sys.modules[name]
 
     def _count(self) -> None:
-        fusion = importlib.import_module("lib_nplora.fusion.walk")
+        bases = importlib.import_module("lib_nplora.methods.bases")
         adapter = importlib.import_module(f"lib_nplora.hosts.{self.adapter_module}")
         for owner, name, label in (
-            (fusion, "right_svd", "decompositions"),
+            (bases, "right_svd", "decompositions"),
             (getattr(adapter, self.adapter_class), "load", "loads"),
         ):
             self._patch.setattr(owner, name, self._counting(getattr(owner, name), label))
@@ -115,43 +118,29 @@ class StandIn(Driver):
 
     # Driver
 
-    def generate(
-        self,
-        prompt,
-        *,
-        hr_prompt=None,
-        batch_size=1,
-        n_iter=1,
-        img2img=False,
-        disable_extra_networks=False,
-        inner=None,
-        panel=None,
-        steps=2,
-        sampler="Euler",
-        stop=None,
-    ):
+    def run(self, job):
         self.state.begin()
         self._calls.clear()
-        self._stop = stop
+        self._stop = job.stop
         inner_pixels: list[str] = []
 
         def run_inner(outer: Processing) -> None:
-            scripts, inner_prompt = inner
-            p = Processing(self, inner_prompt, Runner() if scripts == "other" else None, img2img=True)
+            scripts, prompt = job.inner
+            p = Processing(self, prompt, Runner() if scripts == "other" else None, img2img=True)
             inner_pixels.extend(process_images(p)[0])
 
         p = Processing(
             self,
-            prompt,
-            Runner(run_inner if inner else None, self.page.alwayson),
-            hr_prompt,
-            batch_size,
-            n_iter,
-            img2img,
-            disable_extra_networks,
-            steps,
-            sampler,
-            script_args=self._script_args(panel),
+            job.prompt,
+            Runner(run_inner if job.inner else None, self.page.alwayson),
+            job.hr_prompt,
+            job.batch_size,
+            job.n_iter,
+            job.img2img,
+            job.disable_extra_networks,
+            job.steps,
+            job.sampler,
+            script_args=self._script_args(job.panel),
         )
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
             pixels, infotext = process_images(p)
@@ -241,6 +230,17 @@ class StandIn(Driver):
     def switch_checkpoint(self):
         self._seed = 3 - self._seed
         self.load_checkpoint(self._seed)
+
+
+@contextmanager
+def running(kind: type[StandIn], lora_dir: Path) -> Iterator[StandIn]:
+    """The stand-in for as long as it is needed."""
+    host = kind(lora_dir)
+    host.start()
+    try:
+        yield host
+    finally:
+        host.stop()
 
 
 def _fail(layer, args):

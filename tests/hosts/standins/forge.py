@@ -304,8 +304,8 @@ def prefix_replaced(state, replace_prefix, filter_keys=False):
 
 
 class Forge(StandIn):
-    adapter_module = "forge"
-    adapter_class = "ForgeHost"
+    adapter_module = "forge.model"
+    adapter_class = "ForgeModel"
     kinds = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora")
     encodes_hires_first = True
     tells_of_denoised = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
@@ -83,6 +84,17 @@ class Panel:
         assert box
         track.click(position={"x": 1 + share * (box["width"] - 2), "y": box["height"] / 2})
         return float(track.input_value())
+
+    def text(self, name: str) -> Locator:
+        """A box to type text into."""
+        return self.part(name).locator("textarea, input")
+
+    def add_block(self, line: str, block: str, after: str) -> None:
+        """Choose a block for a line, which then is `after`."""
+        self.options(f"{line}_add", block).filter(has_text=re.compile(rf"^\W*{block}\W*$")).first.click()
+        expect(self.text(line)).to_have_value(after)
+        expect(self.entry(f"{line}_add")).to_have_value("")
+        self.entry(f"{line}_add").blur()
 
     def tick(self, name: str, on: bool) -> None:
         self.part(name).locator("input[type=checkbox]").set_checked(on)

@@ -15,21 +15,15 @@ PARTS = (
     "style",
     "refresh",
     "swap",
-    "mu_position",
-    "mu",
-    "hard",
-    "content_weight",
-    "style_weight",
-    "k",
-    "method",
-    "te",
-    "about",
-    "alpha",
-    "beta",
-    "scope",
-    "tag",
-    "insert",
+    *("content_weight", "content_by_block", "content_by_block_add"),
+    *("style_weight", "style_by_block", "style_by_block_add"),
+    *("method", "te", "about", "tag", "insert"),
 )
+METHODS = {
+    "np": ("mu_position", "mu", "hard", "mu_by_block", "mu_by_block_add", "k"),
+    "klora": ("alpha", "beta", "scope"),
+}
+"""Some, with the parts that only they show."""
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -54,14 +48,19 @@ def themed(context, webui, theme, width) -> Panel:
     return panel
 
 
-def test_it_fits(themed, theme, width, webui, pictures):
-    themed.choose("method", "klora")
-    expect(themed.part("scope")).to_be_visible()
-    themed.accordion.screenshot(path=pictures / f"{webui.gradio}-{width}-{theme}.png")
+@pytest.mark.parametrize("method", METHODS)
+def test_it_fits(themed, theme, width, webui, pictures, method):
+    themed.add_block("content_by_block", "mid", "mid@1")
+    if method == "np":
+        themed.text("mu_by_block").fill("mid@2,out@hard")
+    else:
+        themed.choose("method", method)
+    expect(themed.part(METHODS[method][-1])).to_be_visible()
+    themed.accordion.screenshot(path=pictures / f"{webui.gradio}-{width}-{theme}-{method}.png")
     panel = themed.accordion.bounding_box()
     assert panel["x"] >= 0
     assert panel["x"] + panel["width"] <= width
-    boxes = {name: themed.part(name).bounding_box() for name in PARTS}
+    boxes = {name: themed.part(name).bounding_box() for name in (*PARTS, *METHODS[method])}
     for name, box in boxes.items():
         assert box["x"] >= panel["x"], name
         assert box["x"] + box["width"] <= panel["x"] + panel["width"], name

@@ -7,8 +7,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from lib_nplora.methods.table import METHODS, OPTIONS
-from lib_nplora.request.request import format_number
+from lib_nplora.methods.table import methods, parameters
+from lib_nplora.methods.texts import format_number
 
 from .panel import Panel
 from .webui import NAMES, ODD
@@ -99,26 +99,30 @@ def test_k_by_choice_or_own_text(panel):
 def test_method(panel):
     panel.choose_pair()
     panel.choose("method", "direct")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=direct>")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=direct>")
 
 
 def _offered(panel, *names):
     """Of the methods' settings, these are there to be filled in, and no others."""
-    for name in OPTIONS:
-        expect(panel.part(name)).to_be_visible(visible=name in names)
+    for name, parameter in parameters().items():
+        parts = [name, *([f"{name}_by_block", f"{name}_by_block_add"] if parameter.by_block else [])]
+        for part in (*parts, *(["mu_position", "hard"] if name == "mu" else [])):
+            expect(panel.part(part)).to_be_visible(visible=name in names)
 
 
 def test_each_method_offers_what_it_reads(panel):
     panel.choose_pair()
-    _offered(panel)
+    _offered(panel, "mu", "k")
     about = panel.part("about").locator("textarea, input")
-    expect(about).to_have_value(METHODS["np"].about)
+    expect(about).to_have_value(methods()["np"].about)
     expect(about).not_to_be_editable()
-    for method in ("klora", "dare", "switch", "ties", "direct"):
-        panel.choose("method", method)
-        expect(panel.tag).to_have_value(f"<nplora:dog:vangogh:0.5:method={method}>")
-        expect(about).to_have_value(METHODS[method].about)
-        _offered(panel, *METHODS[method].reads)
+    for name in ("klora", "dare", "switch", "ties", "direct", "hard", "reverse"):
+        method = methods()[name]
+        panel.choose("method", name)
+        mu = ":0.5" if method.parameter("mu") else ""
+        expect(panel.tag).to_have_value(f"<nplora:dog:vangogh{mu}:method={name}>")
+        expect(about).to_have_value(method.about)
+        _offered(panel, *(one.name for one in method.parameters))
 
 
 def test_a_setting_left_empty_shows_the_methods_own(panel):
@@ -133,17 +137,17 @@ def test_the_methods_settings(panel):
     panel.choose_pair()
     panel.choose("method", "klora")
     _box(panel, "alpha").fill("2")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=klora:alpha=2>")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=klora:alpha=2>")
     _box(panel, "beta").fill("0.30")
     panel.choose("scope", "all")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=klora:alpha=2:beta=0.3:scope=all>")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=klora:alpha=2:beta=0.3:scope=all>")
     _box(panel, "beta").fill("0,3")
     expect(panel.tag).to_have_value(re.compile("beta=0,3 is not a number. Write 0.3."))
     panel.choose("method", "dare")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=dare>")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=dare>")
     _box(panel, "density").fill("20%")
     _box(panel, "seed").fill("7")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:method=dare:density=0.2:seed=7>")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=dare:density=0.2:seed=7>")
     _box(panel, "seed").fill("-1")
     expect(panel.tag).to_have_value(re.compile("seed=-1 is not a whole number"))
 
@@ -166,6 +170,43 @@ def test_swapped_roles(panel):
     expect(panel.tag).to_have_value("<nplora:vangogh:dog:0.5:s=0.5>")
     panel.press("swap")
     expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.5>")
+
+
+def test_the_chooser_writes_a_block_into_its_line_once(panel):
+    panel.choose_pair()
+    panel.add_block("mu_by_block", "mid", "mid@0.5")
+    panel.type_into("mu", "2")
+    panel.add_block("mu_by_block", "out1", "mid@0.5,out1@2")
+    panel.add_block("mu_by_block", "mid", "mid@0.5,out1@2")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2,mid@0.5,out1@2>")
+    panel.type_into("style_weight", "0.8")
+    panel.add_block("style_by_block", "in", "in@0.8")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2,mid@0.5,out1@2:s=0.8,in@0.8>")
+
+
+def test_a_line_by_block_is_typed_too(panel):
+    panel.choose_pair()
+    panel.text("mu_by_block").fill("out@hard mid@2")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5,mid@2,out@hard>")
+    panel.tick("hard", True)
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard,mid@2,out@hard>")
+    for wrong, told in (
+        ("middle@2", "no block 'middle'. Did you mean 'mid'? Blocks are te, in, mid, double, single and out"),
+        ("mid", "'mid' is no exception by block: write it as block@value, such as mid@2"),
+        ("mid@x", "mu=x is not a number"),
+    ):
+        panel.text("mu_by_block").fill(wrong)
+        expect(panel.tag).to_have_value(re.compile(re.escape(told)))
+
+
+def test_swapped_roles_take_their_lines_along(panel):
+    panel.choose_pair()
+    panel.text("content_by_block").fill("in@0.6")
+    panel.text("style_by_block").fill("out1@0,mid@2")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=1,in@0.6:s=1,mid@2,out1@0>")
+    panel.press("swap")
+    expect(panel.tag).to_have_value("<nplora:vangogh:dog:0.5:c=1,mid@2,out1@0:s=1,in@0.6>")
+    expect(panel.text("content_by_block")).to_have_value("out1@0,mid@2")
 
 
 def test_a_lora_that_is_added_is_there_after_refresh(panel, webui):

@@ -57,12 +57,27 @@ def test_hard_comes_back(panel, webui):
     expect(fresh.tag).to_have_value("<nplora:dog:vangogh:hard>")
 
 
+def test_the_lines_by_block_come_back(panel, webui):
+    panel.choose_pair()
+    panel.add_block("mu_by_block", "mid", "mid@0.5")
+    panel.text("content_by_block").fill("in@0.6,out1@0")
+    tag = "<nplora:dog:vangogh:0.5,mid@0.5:c=1,in@0.6,out1@0>"
+    expect(panel.tag).to_have_value(tag)
+    made = panel.generate()
+    assert made["prompts"] == [tag] * 2
+    fresh = _another_page(panel, webui)
+    fresh.paste(made["infotext"])
+    expect(fresh.tag).to_have_value(tag)
+    for name, value in (("mu_by_block", "mid@0.5"), ("content_by_block", "in@0.6,out1@0"), ("style_by_block", "")):
+        expect(fresh.text(name)).to_have_value(value)
+
+
 def test_the_methods_settings_come_back(panel, webui):
     panel.choose_pair()
     panel.choose("method", "klora")
     panel.part("alpha").locator("input, textarea").fill("2")
     panel.choose("scope", "all")
-    tag = "<nplora:dog:vangogh:0.5:method=klora:alpha=2:scope=all>"
+    tag = "<nplora:dog:vangogh:method=klora:alpha=2:scope=all>"
     expect(panel.tag).to_have_value(tag)
     made = panel.generate()
     fresh = _another_page(panel, webui)

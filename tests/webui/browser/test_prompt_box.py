@@ -25,6 +25,17 @@ def test_insert_replaces_the_tag_of_that_pair(panel):
     expect(panel.prompt).to_have_value("a <nplora:dog:vangogh:hard> cat, <nplora:hat:vangogh>")
 
 
+def test_insert_replaces_a_tag_with_strengths_by_block(panel):
+    panel.prompt.fill("a <nplora:dog:vangogh:0.5,mid@2,out@hard:c=1,in@0.6> cat")
+    panel.choose_pair()
+    panel.add_block("mu_by_block", "mid", "mid@0.5")
+    panel.text("style_by_block").fill("out1@0")
+    tag = "<nplora:dog:vangogh:0.5,mid@0.5:s=1,out1@0>"
+    expect(panel.tag).to_have_value(tag)
+    panel.press("insert")
+    expect(panel.prompt).to_have_value(f"a {tag} cat")
+
+
 def test_insert_can_be_undone(panel):
     panel.prompt.press_sequentially("a cat")
     panel.choose_pair()

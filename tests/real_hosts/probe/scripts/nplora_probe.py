@@ -266,9 +266,9 @@ def start(demo, app):
         original(self, text)
 
     processing.StableDiffusionProcessing.comment = comment
-    counting(sys.modules["lib_nplora.fusion.walk"], "right_svd", "decompositions")
-    for module_name, class_name in (("a1111", "A1111Host"), ("forge", "ForgeHost")):
-        adapter = sys.modules.get(f"lib_nplora.hosts.{module_name}")
+    counting(sys.modules["lib_nplora.methods.bases"], "right_svd", "decompositions")
+    for module_name, class_name in (("a1111", "A1111Model"), ("forge", "ForgeModel")):
+        adapter = sys.modules.get(f"lib_nplora.hosts.{module_name}.model")
         if adapter:
             counting(getattr(adapter, class_name), "load", "loads")
     for route in (compare, delta, fingerprint, watch, stop, seen, state, reset):

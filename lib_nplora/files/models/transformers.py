@@ -1,0 +1,245 @@
+"""What transformers such as Flux and SD 3 have in common: how their files name layers, and which they hold in slices.
+
+Facts: diffusers 0.42 loaders/lora_conversion_utils.py and scripts/convert_sd3_to_diffusers.py; the model code of Black
+Forest Labs (BFL), Stability AI (SAI) and XLabs. Canonical is diffusers' naming with q, k and v fused, as BFL and SAI
+have them, since all hosts but diffusers hold them so: `lora_unet_transformer_blocks_0_attn_qkv`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import torch
+
+from ...errors import FileError
+from ...layers.block import Block
+from ...layers.key import ModuleKey
+from ...maths.delta import Delta
+from ...maths.dense import DenseDelta
+from .. import text_encoders
+from ..slot import BIAS, MLP, MLP_RATIO, Slot, swapped
+from .family import PREFIX, Family, Widths
+
+BARE = ("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embedder", "norm_out", "proj_out")
+"""How diffusers' names start that have no prefix."""
+
+_T5 = "lora_te3_"
+"""Canonical names of a T5's layers start so; no model with a UNet reads its text."""
+
+Slices = tuple[int, int]
+_Tails = Mapping[str, tuple[str, "Slices | None"]]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One kind of block.
+
+    theirs
+        What the model's first authors call these blocks.
+    ours
+        What diffusers calls them.
+    tails
+        Layers of a block: their name -> diffusers', with q, k and v fused.
+    fused
+        Of the layers that diffusers has in slices: fused name -> the slices, in the order of their rows.
+    others
+        Further names of theirs, underscores for dots -> (our name likewise, slices).
+    """
+
+    theirs: str
+    ours: str
+    tails: Mapping[str, str]
+    fused: Mapping[str, tuple[str, ...]]
+    others: _Tails = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Names:
+    """How files call the layers of one model.
+
+    blocks
+        Its kinds of blocks.
+    singles
+        Layers outside of blocks: their name -> diffusers'.
+    swapped
+        Names of theirs, underscores for dots, of layers whose rows are shift, scale where diffusers has scale, shift.
+    """
+
+    blocks: tuple[Blocks, ...]
+    singles: Mapping[str, str]
+    swapped: frozenset[str]
+
+    @cached_property
+    def _by_block(self) -> dict[str, tuple[str, _Tails]]:
+        """Blocks as files call them -> as diffusers does, and their layers: canonical tail, slices."""
+        theirs = {one.theirs: (one.ours, {**_whole(one.tails), **one.others}) for one in self.blocks}
+        return {**theirs, **{one.ours: (one.ours, _slices(one.fused)) for one in self.blocks}}
+
+    @cached_property
+    def _dotted_tails(self) -> dict[str, str]:
+        return {_flat(name): name for one in self.blocks for name in one.tails.values()}
+
+    @cached_property
+    def _dotted_singles(self) -> dict[str, str]:
+        return {_flat(name): name for name in self.singles.values()}
+
+    @cached_property
+    def _fused(self) -> dict[str, tuple[str, ...]]:
+        return {name: slices for one in self.blocks for name, slices in one.fused.items()}
+
+    def slot_of(self, rest: str) -> Slot | None:
+        """The slot of a layer named `rest`, dots already underscores; None if the model has no such layer."""
+        if rest.endswith("_norm_scale"):
+            rest = rest.removesuffix("_scale")
+        if match := re.fullmatch(rf"({'|'.join(self._by_block)})_(\d+)_(.+)", rest):
+            block, tails = self._by_block[match[1]]
+            tail, slices = tails.get(match[3], (match[3], None))
+            if tail not in self._dotted_tails:
+                return None
+            return Slot(f"{PREFIX}{block}_{match[2]}_{tail}", slices, match[3] in self.swapped)
+        singles = _whole(self.singles)
+        if rest in singles:
+            return Slot(f"{PREFIX}{singles[rest][0]}", None, rest in self.swapped)
+        return Slot(f"{PREFIX}{rest}") if rest in self._dotted_singles else None
+
+    def in_diffusers(self, layer: str) -> str:
+        """The name in diffusers of a layer by its canonical name, with q, k and v fused. Raises FileError."""
+        rest = layer.removeprefix(PREFIX)
+        match = re.fullmatch(r"(\w*?blocks)_(\d+)_(.+)", rest)
+        if match and match[3] in self._dotted_tails:
+            return f"{match[1]}.{match[2]}.{self._dotted_tails[match[3]]}"
+        if not match and rest in self._dotted_singles:
+            return self._dotted_singles[rest]
+        raise FileError(f"layer {layer} is of no model that can be written: use LoRAs for Flux or SD 3")
+
+    def slice_count(self, layer: str) -> int:
+        """In how many slices files may hold the layer of this canonical name; 0 for none."""
+        match = re.fullmatch(r"\w*?blocks_\d+_(.+)", layer.removeprefix(PREFIX))
+        return len(self._fused.get(self._dotted_tails.get(match[1], ""), ())) if match else 0
+
+    def first(self, name: str) -> str | None:
+        """What the model's first authors call a layer, as `in_diffusers` calls it; None if they have no such layer."""
+        if match := re.fullmatch(r"(\w*?blocks)\.(\d+)\.(.+)", name):
+            kind = next((one for one in self.blocks if one.ours == match[1]), None)
+            tails, head, tail = (kind.tails, f"{kind.theirs}.{match[2]}.", match[3]) if kind else ({}, "", name)
+        else:
+            tails, head, tail = self.singles, "", name
+        return next((head + theirs for theirs, ours in tails.items() if ours == tail), None)
+
+    def pieces(self, key: ModuleKey, delta: Delta) -> Iterator[tuple[str, Delta]]:
+        """A layer, or some of its rows, by diffusers' names, which has fused layers in slices. Raises FileError."""
+        first, behind = key.rows or (0, delta.shape[0])
+        name = self.in_diffusers(str(key.name))
+        fused = next((one for one in self._fused if name.endswith(one)), None)
+        if fused is None:
+            yield f"transformer.{name}", delta
+            return
+        end, width = first, delta.shape[1]
+        for number, piece in enumerate(self._fused[fused]):
+            start, stop = number * width, behind if number == MLP else (number + 1) * width
+            if first <= start < stop <= behind:
+                yield f"transformer.{name.removesuffix(fused)}{piece}", delta.rows(start - first, stop - first)
+                end = stop
+        if end != behind:
+            raise FileError(
+                f"rows {first} to {behind} of layer {key.name} are no whole slices of q, k, v and mlp: use other LoRAs"
+            )
+
+
+def family(
+    label: str,
+    metadata: Mapping[str, str],
+    names: Names,
+    own: str,
+    hidden: tuple[int, ...],
+    blocks: tuple[Block, ...],
+    bare: tuple[str, ...],
+) -> Family:
+    """A family whose diffusion model is such a transformer.
+
+    own
+        Pattern of names of modules that only files of this family have.
+    hidden
+        Possible widths of the hidden states.
+    bare
+        How the first authors' names start that have no prefix.
+    """
+
+    def has(layer: str) -> bool:
+        rest = layer.removeprefix(PREFIX).removesuffix(BIAS)
+        return layer.startswith(_T5) or (layer.startswith(PREFIX) and names.slot_of(rest) is not None)
+
+    def claims(widths: Widths, text: str) -> float:
+        if not any(map(has, widths)):
+            return 0
+        if re.search(own, text):
+            return 2
+        inner = {width for name, width in widths.items() if names.slice_count(name)}
+        return float(bool(inner) and inner <= set(hidden))
+
+    return Family(
+        label,
+        metadata,
+        blocks,
+        bare=(*BARE, *bare),
+        slot_of=names.slot_of,
+        claims=claims,
+        has=has,
+        entries={"diffusers": partial(_entries, names)},
+        slice_count=names.slice_count,
+    )
+
+
+def _entries(names: Names, layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:
+    """The names of diffusers, with q, k and v one by one, but for two things that hosts read by other names only.
+
+    Those are biases, whole layers by the names of the model's first authors, and a T5, which is kohya's.
+    """
+    found: dict[str, Delta] = {}
+    biases: dict[str, list[tuple[ModuleKey, Delta]]] = {}
+    for key, delta in layers.items():
+        name = str(key.name)
+        if name.endswith(BIAS) and key.part == "unet":
+            biases.setdefault(name, []).append((key, delta))
+        elif key.part == "te":
+            found[text_encoders.in_diffusers(name)] = delta
+        else:
+            found.update(names.pieces(key, delta))
+    for name, parts in biases.items():
+        layer = name.removesuffix(BIAS)
+        whole = _joined(name, parts, names.slice_count(layer))
+        if layer.endswith("norm_out_linear"):
+            whole = swapped(whole)
+        found[f"diffusion_model.{names.first(names.in_diffusers(layer))}{BIAS}"] = whole
+    return found
+
+
+def _joined(name: str, parts: list[tuple[ModuleKey, Delta]], count: int) -> Delta:
+    """One bias of its slices, in the order of their rows."""
+    if parts[0][0].rows is None:
+        return parts[0][1]
+    parts = sorted(parts, key=lambda part: part[0].rows or (0, 0))
+    rows = [key.rows or (0, 0) for key, _ in parts]
+    height = min(stop - start for start, stop in rows) * (count if count <= MLP else MLP + MLP_RATIO)
+    if [start for start, _ in rows] + [height] != [0] + [stop for _, stop in rows]:
+        raise FileError(f"{name} is changed in some of its slices only, which no host can read: leave biases out")
+    return DenseDelta(torch.cat([delta.dense() for _, delta in parts]), (height,))
+
+
+def _flat(dotted: str) -> str:
+    return dotted.replace(".", "_")
+
+
+def _whole(table: Mapping[str, str]) -> dict[str, tuple[str, Slices | None]]:
+    return {_flat(name): (_flat(ours), None) for name, ours in table.items()}
+
+
+def _slices(table: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, Slices | None]]:
+    return {
+        _flat(name): (_flat(fused), (number, number + 1))
+        for fused, names in table.items()
+        for number, name in enumerate(names)
+    }

@@ -1,0 +1,45 @@
+"""How CLIP text encoders and T5 name their layers, in files of every model family."""
+
+from __future__ import annotations
+
+import re
+
+from .slot import Slot
+
+PREFIXES = ("lora_te1_", "lora_te2_", "lora_te3_")
+"""Canonical names of the layers of CLIP-L, of CLIP-G, and of a T5 start so."""
+
+_REWRITES = (
+    (r"^(?=encoder_|embeddings_|final_layer_norm)", "text_model_"),
+    (r"_to_([qkv])$", r"_\1_proj"),
+    (r"_to_out$", "_out_proj"),
+)
+"""Older and newer spellings of diffusers and transformers -> kohya's, after the prefix, dots already underscores."""
+
+_TEXT_ENCODERS = {"lora_te1_": "text_encoder.", "lora_te2_": "text_encoder_2."}
+_TEXT_MODEL = (
+    (r"^text_model_", "text_model."),
+    (r"(encoder|embeddings)_(layers_(\d+)_)?", lambda m: f"{m[1]}." + (f"layers.{m[3]}." if m[2] else "")),
+    (r"(self_attn|mlp)_", r"\1."),
+)
+
+
+def slot_of(rest: str, prefix: str) -> Slot:
+    """The slot of a layer named `rest`, dots already underscores, of the text encoder that `prefix` stands for."""
+    if prefix == "lora_te2_" and rest.startswith("encoder_block_"):
+        prefix = "lora_te3_"
+    if prefix != "lora_te3_":
+        for wrong, right in _REWRITES:
+            rest = re.sub(wrong, right, rest)
+    return Slot(prefix + rest)
+
+
+def in_diffusers(name: str) -> str:
+    """The name in diffusers of a layer by its canonical name; a T5's stays kohya's."""
+    for prefix, theirs in _TEXT_ENCODERS.items():
+        if name.startswith(prefix):
+            rest = name.removeprefix(prefix)
+            for pattern, replacement in _TEXT_MODEL:
+                rest = re.sub(pattern, replacement, rest, count=1)
+            return theirs + rest
+    return name

@@ -1,0 +1,108 @@
+"""What Forge's own calculation makes of an original weight, for patches that are no plain factors."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ...errors import FileError, HostError, MismatchError
+from .parts import model_of, patchers
+from .target import Target
+
+
+class Calculation:
+    """Adds patches to copies of the loaded model's original weights."""
+
+    def __init__(self, patching: Any, model_data: Any) -> None:
+        self._patching = patching
+        self._model_data = model_data
+
+    def is_possible(self, name: str, target: Target, patch: Any) -> bool:
+        """Whether the host's calculation works out, tried without values.
+
+        Factors that fit no layer fail here, before their product takes all memory there is.
+        """
+        weight = torch.empty(self._original(target).shape, device="meta")
+        try:
+            after = self._merged(weight, target, patch)
+        except Exception as error:
+            return "meta" in str(error).lower()
+        if after.shape != weight.shape:
+            raise MismatchError(f"'{name}' would change the shape of layer {target.key}, which no fusion can")
+        return True
+
+    def update(self, name: str, target: Target, patch: Any) -> Tensor:
+        """What the host's own calculation adds to the original weight.
+
+        In float64, where the small difference of two large weights is exact, or in float32 if the host knows no other.
+        """
+        weight = self._original(target)
+        problem: Exception | None = None
+        for before in (weight.double(), weight):
+            try:
+                update: Tensor = self._merged(before, target, patch).clone() - before
+                return update
+            except Exception as error:
+                problem = error
+        raise FileError(f"this WebUI cannot calculate what '{name}' adds to layer {target.key}: {problem}") from problem
+
+    def _merged(self, weight: Tensor, target: Target, patch: Any) -> Tensor:
+        """The weight with one patch, by the host. Raises what the host raises, or logs instead."""
+        with _logged_errors() as errors:
+            merged: Tensor = self._patching.merge_lora_to_weight(
+                [(1.0, patch, 1.0, None, target.change)], weight.clone(), target.key, computation_dtype=weight.dtype
+            )
+        if errors:
+            raise RuntimeError(errors[0])
+        return merged
+
+    def _original(self, target: Target) -> Tensor:
+        """The weight, or the rows of it, as the checkpoint has it, in float32, whatever is merged into it now."""
+        patcher = dict(patchers(self._model_data.sd_model.forge_objects_original))[target.part]
+        model = model_of(target.part, patcher)
+        inner: Any = getattr(patcher, "patcher", patcher)
+        backup = getattr(inner, "lora_loader", inner).backup.get(target.key)
+        weight = getattr(backup, "weight", backup)
+        if weight is None:
+            weight = model.get_parameter(target.key)
+        weight = _dequantised(weight, model.get_submodule(target.key.rpartition(".")[0]))
+        if not weight.is_floating_point():
+            raise HostError("this model's weights cannot be read as they are stored, so it takes plain LoRAs only")
+        weight = weight.detach().to("cpu", torch.float32)
+        return cast("Tensor", weight[slice(*target.rows)] if target.rows else weight)
+
+
+@contextmanager
+def _logged_errors() -> Iterator[list[str]]:
+    """What Neo's patches log on the root logger instead of raising it, kept from the console."""
+    found: list[str] = []
+    thread = threading.get_ident()
+
+    def collect(record: logging.LogRecord) -> bool:
+        ours = record.levelno >= logging.ERROR and record.thread == thread
+        if ours:
+            found.append(record.getMessage())
+        return not ours
+
+    root = logging.getLogger()
+    root.addFilter(collect)
+    try:
+        yield found
+    finally:
+        root.removeFilter(collect)
+
+
+def _dequantised(weight: Any, layer: Any) -> Any:
+    """The weight as numbers, by the host's own functions."""
+    if hasattr(weight, "bnb_quantized"):
+        return importlib.import_module("backend.operations_bnb").functional_dequantize_4bit(weight)
+    if getattr(weight, "gguf_cls", None) is not None:
+        return importlib.import_module("backend.operations_gguf").dequantize_tensor(weight)
+    return layer.convert_weight(weight) if hasattr(layer, "convert_weight") else weight

@@ -1,0 +1,55 @@
+"""The parts of a Forge model, and the host's names for their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ...layers.block import Block
+from ...layers.key import ModuleKey
+from ...layers.place import Part
+
+ATTRIBUTE: dict[Part, str] = {"unet": "unet", "te": "clip"}
+"""Where a model keeps the patcher of a part."""
+
+
+def patchers(objects: Any) -> list[tuple[Part, Any]]:
+    """The patchers of a model that has them, UNet first as in the host."""
+    return [(part, getattr(objects, name)) for part, name in ATTRIBUTE.items() if getattr(objects, name) is not None]
+
+
+def model_of(part: Part, patcher: Any) -> Any:
+    """The torch module that a patcher patches."""
+    return patcher.model if part == "unet" else patcher.cond_stage_model
+
+
+def switch(dynamic_args: Any, name: str) -> Any:
+    """One of the host's switches, which Forge keeps in a dict, Neo in an object; None if it has no such switch."""
+    return dynamic_args.get(name) if isinstance(dynamic_args, dict) else getattr(dynamic_args, name, None)
+
+
+def blocks(objects: Any) -> set[Block]:
+    """The blocks of a model that has them."""
+    keys = (
+        ModuleKey(name, part)
+        for part, patcher in patchers(objects)
+        for name, _ in model_of(part, patcher).named_parameters()
+    )
+    return {key.place.block for key in keys}
+
+
+class Names:
+    """The host's own tables from names in LoRA files to the model's keys."""
+
+    def __init__(self, patching: Any) -> None:
+        self._patching = patching
+        self._tables: WeakKeyDictionary[Any, dict[str, Hashable]] = WeakKeyDictionary()
+
+    def of(self, part: Part, patcher: Any) -> dict[str, Hashable]:
+        """The table of a part. (The default argument of the host's functions is shared: they get one of their own.)"""
+        model = model_of(part, patcher)
+        if model not in self._tables:
+            make = self._patching.model_lora_keys_unet if part == "unet" else self._patching.model_lora_keys_clip
+            self._tables[model] = make(model, {})
+        return self._tables[model]

@@ -1,0 +1,139 @@
+"""Reads LoRAs by Forge's own loader.
+
+The patches that the host's own `load_lora` returns are asked for their factors if they are plain LoRAs; of others, the
+host's own calculation on the original weight tells what they add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import FileError
+from ...layers.key import ModuleKey
+from ...layers.weights import LoraWeights
+from ...maths.dense import DenseDelta
+from ...maths.lowrank import exact_math
+from ..collected import Collected, module_names
+from ..protocol import ShelfFile
+from .calculation import Calculation
+from .parts import Names, model_of, patchers
+from .target import Target
+
+
+class Reader:
+    """Takes what the host's patches add to the model's parameters."""
+
+    def __init__(self, networks: Any, patching: Any, names: Names, model_data: Any) -> None:
+        from backend.utils import load_torch_file
+
+        self._networks = networks
+        self._patching = patching
+        self._names = names
+        self._model_data = model_data
+        self._read = load_torch_file
+        self._calculation = Calculation(patching, model_data)
+
+    def load(self, file: ShelfFile, token: Hashable) -> LoraWeights:
+        """The deltas for the loaded model, whose token this is. Raises FileError, MismatchError, HostError."""
+        model = self._model_data.sd_model.forge_objects_original
+        try:
+            state = self._renamed(self._tensors(file.path), model)
+        except Exception as error:
+            raise FileError(f"'{file.name}' cannot be read: {error}") from error
+        collected = Collected(file)
+        unmatched: set[str] = set()
+        with exact_math():
+            for part, patcher in patchers(model):
+                try:
+                    patches, state = self._patching.load_lora(state, self._names.of(part, patcher))
+                except Exception as error:
+                    raise FileError(f"'{file.name}' cannot be read: {type(error).__name__} {error}") from error
+                layers = dict(model_of(part, patcher).named_parameters())
+                for named, patch in patches.items():
+                    target = Target.of(part, named)
+                    layer = layers.get(target.key)
+                    if layer is None or not self._collect(collected, target, patch, _shape(layer, target.rows)):
+                        unmatched.add(str(named))
+        return collected.weights(unmatched | module_names(state), token)
+
+    def _tensors(self, path: str) -> dict[str, Tensor]:
+        """The file's tensors; those of a pickle by torch's reader of weights alone: Forge's own may run its code."""
+        if path.lower().endswith(".safetensors"):
+            return dict(self._read(path, safe_load=True))
+        try:
+            loaded = torch.serialization.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise ValueError("it is damaged, or a pickle that can run code: use a .safetensors version") from error
+        return dict(loaded.get("state_dict", loaded))
+
+    def _renamed(self, state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+        """The file's tensors by the names that Neo gives them before it looks for their layers."""
+        if hasattr(self._networks, "state_dict_prefix_replace"):
+            state = self._networks.state_dict_prefix_replace(state, {"lora_unet__": "lora_unet_"})
+        if type(model.unet.model.diffusion_model).__name__ == "Anima" and hasattr(self._networks, "process_anima"):
+            self._networks.process_anima(state)
+        return state
+
+    def _collect(self, collected: Collected, target: Target, patch: Any, shape: torch.Size | None) -> bool:
+        """Take one patch. False if the host's calculation fails at it, which leaves the layer alone.
+
+        shape
+            Of the layer's weight; None if it is quantised and does not tell.
+        """
+        key = ModuleKey(target.key, target.part, target.rows)
+        factors = _factors(patch)
+        if factors and target.change is None and not _is_padded(factors, shape):
+            up, down, alpha, mid = factors
+            collected.add_factors(key, shape, up, down, mid, lambda: _scale(alpha, down))
+            return True
+
+        def calculated() -> DenseDelta:
+            return DenseDelta.of(self._calculation.update(collected.name, target, patch))
+
+        if not self._calculation.is_possible(collected.name, target, patch):
+            return False
+        delta = calculated()
+        if not (delta.matrix.any() or _is_null(patch)):
+            return False
+        collected.add_dense(key, shape, delta, calculated)
+        return True
+
+
+def _factors(patch: Any) -> tuple[Tensor, Tensor, Any, Tensor | None] | None:
+    """(up, down, alpha, mid) of a plain LoRA patch: a tuple (kind, fields) in Forge, an adapter object in Neo."""
+    kind, fields = (patch.name, patch.weights) if hasattr(patch, "weights") else (patch[0], patch[-1])
+    if kind != "lora" or any(field is not None for field in fields[4:]):
+        return None
+    return tuple(fields[:4])
+
+
+def _is_null(patch: Any) -> bool:
+    """Whether a patch means no change, because its alpha or one of its factors is 0."""
+    fields = patch.weights if hasattr(patch, "weights") else patch[-1]
+    return any(
+        not field.any() if isinstance(field, Tensor) else field == 0
+        for field in fields
+        if isinstance(field, Tensor | float | int)
+    )
+
+
+def _is_padded(factors: tuple[Tensor, Tensor, Any, Tensor | None], shape: torch.Size | None) -> bool:
+    """Whether the layer has more inputs than the LoRA knows, as in models that are made to fill or to be controlled."""
+    up, down, _, mid = factors
+    width = down.shape[1:2].numel() * (down if mid is None else mid).shape[2:].numel()
+    return shape is not None and up.shape[0] == shape[0] and width < shape[1:].numel()
+
+
+def _scale(alpha: float | None, down: Tensor) -> float:
+    return 1.0 if alpha is None else float(alpha) / down.shape[0]
+
+
+def _shape(weight: Tensor, rows: tuple[int, int] | None) -> torch.Size | None:
+    """The shape of the weight, or of these rows; None if it is packed."""
+    if not weight.is_floating_point() and getattr(weight, "gguf_cls", None) is None:
+        return None
+    return torch.Size((rows[1] - rows[0], *weight.shape[1:])) if rows else weight.shape

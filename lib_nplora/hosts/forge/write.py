@@ -1,0 +1,115 @@
+"""Hands fusions to Forge as patches.
+
+An ordinary LoRA state dict goes through the host's own `load_lora`, so that no dialect has to be known here; what has
+no factors goes in as a `diff` patch, which every dialect takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import HostError
+from ...fusion.fused import FusedLora, Winners
+from ...layers.key import ModuleKey
+from ...layers.place import Part
+from ...maths.delta import Delta, placed, total
+from ...maths.dense import DenseDelta
+from ...maths.lowrank import LowRankDelta, exact_math
+from .parts import ATTRIBUTE, Names, model_of, patchers, switch
+
+
+class Writer:
+    """Makes patched copies of a model's patchers."""
+
+    def __init__(self, patching: Any, names: Names) -> None:
+        from backend.args import dynamic_args
+
+        self._patching = patching
+        self._names = names
+        self._dynamic_args = dynamic_args
+
+    def patched(
+        self,
+        base: Any,
+        fused: Sequence[FusedLora],
+        winners: Mapping[str, Winners],
+        number: int,
+        layers: Container[ModuleKey] | None = None,
+    ) -> Any:
+        """A copy of `base` with these fusions, or with what they do to these layers."""
+        if switch(self._dynamic_args, "nunchaku"):
+            raise HostError("a Nunchaku model takes whole LoRA files only, so nothing can be fused into it")
+        mine = base.shallow_copy()
+        for lora in fused:
+            for part, patcher in patchers(mine):
+                deltas = {
+                    key: lora.update(key, winners[lora.fingerprint])
+                    for key in lora.deltas
+                    if key.part == part and (layers is None or key.layer in layers)
+                }
+                if deltas:
+                    filename = f"nplora://{lora.title}/{lora.fingerprint}" + (f"/{number}" if lora.schedule else "")
+                    patched = self._with_patches(part, patcher, deltas, filename, self._online(base.unet))
+                    setattr(mine, ATTRIBUTE[part], patched)
+        return mine
+
+    def _with_patches(
+        self, part: Part, patcher: Any, deltas: Mapping[ModuleKey, Delta], filename: str, online: bool
+    ) -> Any:
+        names = self._names.of(part, patcher)
+        name_of = {target: name for name, target in names.items()}
+        patches: dict[Hashable, Any] = {}
+        state: dict[str, Tensor] = {}
+        with exact_math():
+            targets = _by_target(deltas, name_of, model_of(part, patcher))
+            for target, delta in targets.items():
+                if isinstance(delta, DenseDelta):
+                    patches[target] = ("diff", (delta.tensor(),))
+                else:
+                    state.update(_state_dict(name_of[target], delta.balanced()))
+        if patches and online and hasattr(patcher, "_process_online_loras"):
+            raise HostError("this model takes factors only while LoRAs are applied on the fly: switch that off")
+        factors, left = self._patching.load_lora(
+            state, {name_of[target]: target for target in targets if target in name_of}
+        )
+        patches.update(factors)
+        clone = patcher.clone()
+        added = clone.add_patches(filename=filename, patches=patches, strength_patch=1.0, online_mode=online)
+        if left or len(added) != len(patches):
+            raise HostError(f"this WebUI took only {len(added)} of {len(patches)} fused layers, so none is applied")
+        return clone
+
+    def _online(self, unet: Any) -> bool:
+        """Whether to patch at each forward, as the host decides: by its switch, in Forge for quantised weights only."""
+        asked = bool(switch(self._dynamic_args, "online_lora"))
+        if hasattr(unet, "use_online_lora"):
+            return asked
+        plain = (torch.float32, torch.float16, torch.bfloat16)
+        return asked and getattr(unet.model, "storage_dtype", torch.float32) not in plain
+
+
+def _by_target(deltas: Mapping[ModuleKey, Delta], name_of: Mapping[Hashable, str], model: Any) -> dict[Hashable, Delta]:
+    """The deltas by the host's targets; factors for a slice that has no name, as an update of the whole layer."""
+    found: dict[Hashable, Delta] = {}
+    for key, delta in deltas.items():
+        target: Hashable = key.name
+        if key.rows:
+            start, stop = key.rows
+            target = key.name, (0, start, stop - start)
+            if isinstance(delta, LowRankDelta) and target not in name_of:
+                target, delta = key.name, placed(delta, start, model.get_parameter(key.name).shape[0])
+        found[target] = total([found[target], delta]) if target in found else delta
+    return found
+
+
+def _state_dict(name: str, delta: LowRankDelta) -> dict[str, Tensor]:
+    up, down = delta.factors()
+    return {
+        f"{name}.lora_up.weight": up,
+        f"{name}.lora_down.weight": down,
+        f"{name}.alpha": torch.tensor(float(delta.rank)),
+    }

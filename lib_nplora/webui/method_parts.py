@@ -1,0 +1,114 @@
+"""The panel's parts that stand for the methods' parameters: shown while the chosen method reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import gradio as gr
+
+from ..methods.method import Method
+from ..methods.parameter import Choice, Parameter, Strength
+from ..methods.table import method_named, methods, parameters, usual
+from . import by_block_line, strength
+from .fields import by_block
+from .parts import AT_ONCE, SHORT, Parts, row
+
+NO_METHOD = "there is no such method"
+
+
+def make_strengths(parts: Parts) -> None:
+    """A row for each strength."""
+    for parameter, widget in strength.strengths().items():
+        with row():
+            strength.make(parts, parameter, widget)
+            _make_line(parts, parameter, f"mid@{widget.most / 5:g},out@hard")
+
+
+def make_method(parts: Parts) -> None:
+    """The choice of the method, what it does, and a box for each parameter that is no strength."""
+    others = [one for one in parameters().values() if one not in strength.strengths()]
+    with row():
+        _make_boxes(parts, (one for one in others if usual().parameter(one.name)))
+        parts.add(
+            gr.Dropdown,
+            "method",
+            choices=list(methods()),
+            label="Method",
+            info="direct is the plain merge",
+            min_width=120,
+            **SHORT,
+        )
+        parts.add(gr.Checkbox, "te", label="Text encoder too", min_width=130, **SHORT)
+    with row():
+        about = method_named(parts.start["method"]).about
+        parts.add(gr.Textbox, "about", value=about, label="What the method does", interactive=False, min_width=480)
+        _make_boxes(parts, (one for one in others if not usual().parameter(one.name)))
+
+
+def _make_boxes(parts: Parts, shown: Iterable[Parameter[Any]]) -> None:
+    method = method_named(parts.start["method"])
+    for parameter in shown:
+        common = {
+            "label": parameter.label or parameter.name,
+            "info": parameter.words,
+            "visible": parts.reads(parameter),
+            "min_width": 120,
+            **SHORT,
+        }
+        widget = parameter.widget
+        if isinstance(widget, Choice):
+            none = () if widget.free else ("",)
+            options = dict.fromkeys((*none, *widget.options, *filter(None, [parts.start[parameter.name]])))
+            parts.add(gr.Dropdown, parameter.name, choices=list(options), allow_custom_value=widget.free, **common)
+        else:
+            parts.add(gr.Textbox, parameter.name, max_lines=1, **common, **_placeholder(method, parameter))
+        _make_line(parts, parameter, f"mid@{parameter.write(parameter.default)}")
+
+
+def _make_line(parts: Parts, parameter: Parameter[Any], example: str) -> None:
+    """The line for its exceptions by block, if it may have any."""
+    if parameter.by_block:
+        by_block_line.make(parts, by_block(parameter.name), example, visible=parts.reads(parameter))
+
+
+def _placeholder(method: Method, parameter: Parameter[Any]) -> dict[str, str]:
+    """What the method takes for a box that is left empty, as the box shows it."""
+    own = method.parameter(parameter.name) or parameter
+    return {"placeholder": own.write(own.default)}
+
+
+def join(parts: Parts) -> None:
+    """Let the parts follow each other."""
+    for parameter, widget in strength.strengths().items():
+        strength.join(parts, parameter, widget)
+    for parameter in parameters().values():
+        if parameter.by_block:
+            own = parameter.write(parameter.default)
+            by_block_line.join(parts, by_block(parameter.name), parts[parameter.name], own)
+    _follow_method(parts)
+
+
+def _names(parameter: Parameter[Any]) -> list[str]:
+    """The parts that stand for a parameter, its value first."""
+    widget = parameter.widget
+    value = strength.names(parameter, widget) if isinstance(widget, Strength) else [parameter.name]
+    return [*value, *(by_block_line.names(by_block(parameter.name)) if parameter.by_block else ())]
+
+
+def _follow_method(parts: Parts) -> None:
+    """Say what the chosen method does, and offer what it reads, with its own values where nothing is typed."""
+
+    async def follow(name: str) -> list[Any]:
+        method = methods().get(name)
+        updates = [gr.update(value=method.about if method else NO_METHOD)]
+        for parameter in parameters().values():
+            seen = {"visible": bool(method and method.parameter(parameter.name))}
+            typed = method is not None and not isinstance(parameter.widget, (Choice, Strength))
+            updates.append(gr.update(**seen, **(_placeholder(method, parameter) if method and typed else {})))
+            updates += [gr.update(**seen) for _ in _names(parameter)[1:]]
+        return updates
+
+    outputs = [parts["about"], *(parts[name] for one in parameters().values() for name in _names(one))]
+    for event in (parts["method"].change, parts["method"].blur):
+        event(follow, inputs=[parts["method"]], outputs=outputs, **AT_ONCE)

@@ -1,0 +1,90 @@
+"""The panel's parts for the two LoRAs, each with its weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from modules.ui_common import create_refresh_button
+from modules.ui_components import ToolButton
+
+from . import by_block_line, running
+from .fields import ROLES, by_block
+from .parts import AT_ONCE, HIDDEN, Parts, row
+
+
+def make_names(parts: Parts) -> None:
+    """Two lists of LoRAs, a button that looks for new ones, a button that swaps the roles."""
+    with row():
+        for role, info in zip(ROLES, ("the subject", "the look")):
+            label = f"{role.capitalize()} LoRA"
+            parts.add(gr.Dropdown, role, choices=_choices(), label=label, info=info, allow_custom_value=True)
+        lists = [parts[role] for role in ROLES]
+        parts.made["refresh"] = create_refresh_button(
+            lists, running.refresh, lambda: {"choices": _choices()}, **parts.at("refresh")
+        )
+        parts.made["swap"] = ToolButton("\u21c4", tooltip="Swap roles", **parts.at("swap"))
+
+
+def make_weights(parts: Parts) -> None:
+    """A row for each weight."""
+    for role in ROLES:
+        with row():
+            parts.add(
+                gr.Slider,
+                _weight(role),
+                minimum=0,
+                maximum=2,
+                step=0.05,
+                label=f"{role.capitalize()} weight",
+                info="1 is the LoRA as it is",
+                scale=3,
+                min_width=200,
+            )
+            by_block_line.make(parts, by_block(role), "in@0.6")
+
+
+def make_taken(parts: Parts) -> None:
+    """A hidden box and button, by which the menu on a LoRA's card gives it a role."""
+    parts.add(gr.Textbox, "role", value="", label="role", **HIDDEN)
+    parts.add(gr.Button, "role_set", value="Set role", **HIDDEN)
+
+
+def join(parts: Parts) -> None:
+    """Let the parts follow each other."""
+    for role in ROLES:
+        by_block_line.join(parts, by_block(role), parts[_weight(role)], "1")
+    swapped = [parts[name] for name in of_both_roles()]
+    # Gradio hands the outputs' values over after the inputs'.
+    js = f"(...values) => values.slice(0, {len(swapped)}).map((_, i) => values[i ^ 1])"
+    parts["swap"].click(None, _js=js, inputs=swapped, outputs=swapped)
+    parts["role_set"].click(
+        _take_role,
+        inputs=[parts["role"], parts["content"], parts["style"]],
+        outputs=[parts["enabled"], parts["content"], parts["style"]],
+        **AT_ONCE,
+    )
+
+
+def of_both_roles() -> list[str]:
+    """The panel's values that the roles have, content and style in turn."""
+    return [name for named in (str, _weight, by_block) for name in map(named, ROLES)]
+
+
+def _weight(role: str) -> str:
+    return f"{role}_weight"
+
+
+def _choices() -> list[str]:
+    """None, which Gradio 4 shows as whatever stands first, then every LoRA."""
+    return ["", *running.names()]
+
+
+def _take_role(asked: str, content: str, style: str) -> tuple[Any, str, str]:
+    """Give a LoRA its role, `content:NAME`, swapped if it had the other. A whole pair switches the panel on."""
+    role, _, name = asked.partition(":")
+    if role == "content":
+        content, style = name, content if style == name else style
+    else:
+        content, style = style if content == name else content, name
+    return gr.update(value=True) if content and style else gr.update(), content, style

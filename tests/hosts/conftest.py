@@ -1,0 +1,15 @@
+"""The stand-ins, one after the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from .standins.a1111 import A1111
+from .standins.driver import running
+from .standins.forge import Forge, Neo
+
+
+@pytest.fixture(params=[A1111, Forge, Neo])
+def driver(request, tmp_path):
+    with running(request.param, tmp_path) as host:
+        yield host

@@ -1,0 +1,84 @@
+"""How the host is told: by all that an adapter uses of it, whatever happens to another adapter on the way."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib_nplora import hosts
+from lib_nplora.hosts import a1111, detect_host, forge
+
+from .standins.forge import Forge
+
+ADAPTERS = {"a1111": a1111, "forge": forge}
+MARKS = ("networks.network_apply_weights", "networks.load_lora_for_models")
+"""What only one kind of host has, so that without it a host is no unknown kind of that one."""
+
+OPTIONAL = {"networks.state_dict_prefix_replace", "networks.process_anima"}
+"""What only Neo has, and an adapter asks for each time."""
+
+
+def test_a_host_that_lacks_what_we_use_is_left_alone_and_told(driver, monkeypatch, caplog):
+    used = ADAPTERS[driver.adapter_module.partition(".")[0]].USED
+    for module, names in used.items():
+        for name in names:
+            with monkeypatch.context() as patch:
+                patch.delattr(sys.modules[module], name)
+                caplog.clear()
+                assert detect_host() is None
+            lines = [record.getMessage() for record in caplog.records]
+            full = f"{module}.{name}"
+            assert lines == [] if full in MARKS else len(lines) == 1 and f"this WebUI has no {full}" in lines[0]
+    assert detect_host().name == driver.adapter_class.removesuffix("Model")
+
+
+@pytest.mark.parametrize("driver", [Forge], indirect=True)
+@pytest.mark.parametrize("error", [ImportError("no module named 'x'"), RuntimeError("two\nlines")])
+def test_an_adapter_that_fails_leaves_the_next_its_turn(driver, monkeypatch, caplog, error):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(a1111, "detect", fail)
+    with caplog.at_level(logging.WARNING):
+        assert detect_host().name == "Forge"
+    (record,) = caplog.records
+    assert record.getMessage().startswith("NP-LoRA cannot use lib_nplora.hosts.a1111 here: ")
+    assert "\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize("driver", [Forge], indirect=True)
+def test_an_adapter_that_cannot_be_imported_leaves_the_next_its_turn(driver, monkeypatch, caplog):
+    import_module = importlib.import_module
+
+    def fail(name):
+        if name == "lib_nplora.hosts.a1111":
+            raise ModuleNotFoundError("No module named 'something'")
+        return import_module(name)
+
+    monkeypatch.setattr(hosts.importlib, "import_module", fail)
+    assert detect_host().name == "Forge"
+    (record,) = caplog.records
+    assert "No module named 'something'" in record.getMessage()
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_all_that_an_adapter_uses_is_asked_for(adapter):
+    """By the attributes under which adapters keep the hosts' modules, and by what they import from them."""
+    kept = {
+        "_networks": "networks",
+        "_network": "network",
+        "_patching": "backend.patcher.lora",
+        "sd_models": "modules.sd_models",
+    }
+    folder = Path(ADAPTERS[adapter].__file__).parent
+    source = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    names = {f"{kept[module]}.{name}" for module, name in re.findall(rf"\b({'|'.join(kept)})\.(\w+)\b", source)}
+    names |= {f"{module}.{name}" for module, name in re.findall(r"from (backend\.\w+) import (\w+)", source)}
+    used = {f"{module}.{name}" for module, all_names in ADAPTERS[adapter].USED.items() for name in all_names}
+    assert len(names) > 5
+    assert names - OPTIONAL <= used
