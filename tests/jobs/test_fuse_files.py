@@ -294,7 +294,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BaseProcess]:
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_a_process_that_is_killed_leaves_no_half_file(folder: Path, start: Callable[..., BaseProcess]) -> None:
     """At moments from the start of its file to the end; with --overwrite, the file is the old one or the new one."""
-    tall = [loras.Module("unet", f"mid_block.layers.{i}", "", 2**16, 64) for i in range(6)]
+    tall = [loras.Module("unet", f"mid_block.layers.{i}", "", 2**15, 64) for i in range(6)]
     sides = [folder / "content.safetensors", folder / "style.safetensors"]
     for seed, path in enumerate(sides):
         loras.write(path, loras.random_lora(tall, 16, seed), dtype=torch.float16)

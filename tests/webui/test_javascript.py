@@ -34,7 +34,7 @@ def browser() -> Iterator[sync_api.Browser]:
 def blank(browser) -> Iterator[sync_api.Page]:
     """An empty page, whose test fails if the page reports an error."""
     page = browser.new_page()
-    page.set_default_timeout(5000)
+    page.set_default_timeout(30_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

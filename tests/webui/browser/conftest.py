@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from . import machine
 from .panel import Panel
 from .webui import WebUI
+
+PATIENCE = 30_000
+"""Milliseconds that a page may take, on a busy machine."""
 
 
 @pytest.fixture(scope="package")
@@ -20,6 +23,7 @@ def browser() -> Iterator[Browser]:
     if machine.CHROMIUM is None:
         pytest.skip(machine.NO_CHROMIUM)
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE)
         browser = playwright.chromium.launch(executable_path=machine.CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -37,7 +41,7 @@ def webui(request, tmp_path_factory) -> Iterator[WebUI]:
 def context(browser, webui) -> Iterator[BrowserContext]:
     """A user's browser. It reaches no other machine, and complains of nothing."""
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE)
     problems: list[str] = []
     before = len(webui.log())
     context.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
