@@ -21,7 +21,7 @@ def saved(folder: Path, **tensors: torch.Tensor) -> Base:
     return Base(folder / "base.safetensors")
 
 
-def place(module: str) -> Slot:
+def slot(module: str) -> Slot:
     found = names.slot_of(module)
     assert found is not None
     return found
@@ -83,31 +83,31 @@ def test_slices_and_whole_layers_of_each_other(tmp_path: Path, blocks: list[lora
             tensors |= {f"{name}.weight": part for name, part in zip(block.pieces, parts)}
     base = saved(tmp_path, **tensors)
     for block, weight in weights.items():
-        assert torch.equal(base.weight(place(f"diffusion_model.{block.original}")), weight)
+        assert torch.equal(base.weight(slot(f"diffusion_model.{block.original}")), weight)
         parts = loras.in_diffusers_order(block, weight).split(list(block.pieces.values()))
         for name, part in zip(block.pieces, parts):
-            assert base.shape(place(f"transformer.{name}")) == tuple(part.shape)
-            assert torch.equal(base.weight(place(f"transformer.{name}")), part)
+            assert base.shape(slot(f"transformer.{name}")) == tuple(part.shape)
+            assert torch.equal(base.weight(slot(f"transformer.{name}")), part)
     if blocks is loras.FLUX:
         weight = next(weight for block, weight in weights.items() if block.original == "single_blocks.1.linear1")
-        assert torch.equal(base.weight(place("single_blocks.1.processor.qkv")), weight[: 3 * loras.H])
+        assert torch.equal(base.weight(slot("single_blocks.1.processor.qkv")), weight[: 3 * loras.H])
 
 
 def test_a_layer_that_lacks_a_slice_is_missing(tmp_path: Path) -> None:
     base = saved(tmp_path, **{f"transformer_blocks.0.attn.to_{x}.weight": W[:16] for x in "qk"})
-    assert torch.equal(base.weight(place("transformer.transformer_blocks.0.attn.to_k")), W[:16])
+    assert torch.equal(base.weight(slot("transformer.transformer_blocks.0.attn.to_k")), W[:16])
     for module in ("transformer.transformer_blocks.0.attn.to_v", "double_blocks.0.img_attn.qkv"):
         with pytest.raises(FileError, match=r"'base\.safetensors' has no layer .*attn_qkv"):
-            base.weight(place(module))
+            base.weight(slot(module))
 
 
 def test_narrow_numbers_and_their_scale(tmp_path: Path) -> None:
     narrow = W.to(torch.float8_e4m3fn)
     base = saved(tmp_path, **{"mid_block.attentions.0.proj_in.weight": narrow})
-    assert torch.equal(base.weight(place("mid_block.attentions.0.proj_in")), narrow.float())
+    assert torch.equal(base.weight(slot("mid_block.attentions.0.proj_in")), narrow.float())
     scale = {"mid_block.attentions.0.proj_in.scale_weight": torch.tensor(0.25)}
     base = saved(tmp_path, **{"mid_block.attentions.0.proj_in.weight": narrow}, **scale)
-    assert torch.equal(base.weight(place("mid_block.attentions.0.proj_in")), narrow.float() / 4)
+    assert torch.equal(base.weight(slot("mid_block.attentions.0.proj_in")), narrow.float() / 4)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         saved(tmp_path, x=W)
     base = saved(tmp_path, **{"mid_block.attentions.0.proj_in.weight": torch.zeros(64, dtype=torch.uint8)})
     with pytest.raises(FileError, match=r"in the form U8 .* not quantised"):
-        base.weight(place("mid_block.attentions.0.proj_in"))
+        base.weight(slot("mid_block.attentions.0.proj_in"))
     base = saved(tmp_path, **{"mid_block.attentions.0.proj_in.weight": W * float("nan")})
     with pytest.raises(FileError, match=r"'base\.safetensors' holds values that are not finite"):
-        base.weight(place("mid_block.attentions.0.proj_in"))
+        base.weight(slot("mid_block.attentions.0.proj_in"))
     for name, words in (
         ("x.gguf", "is a GGUF file"),
         ("x.ckpt", "can run code"),
@@ -131,7 +131,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_slices_and_thirds_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     slices = {f"transformer_blocks.0.attn.to_{x}.weight": W[: 16 + i, : 16 - i] for i, x in enumerate("qkv")}
     with pytest.raises(FileError, match="in slices that do not fit"):
-        saved(tmp_path, **slices).shape(place("double_blocks.0.img_attn.qkv"))
+        saved(tmp_path, **slices).shape(slot("double_blocks.0.img_attn.qkv"))
     with pytest.raises(FileError, match="cannot be read"):
         saved(tmp_path, **{f"{CLIP}.attn.in_proj_weight": W[:47]}).shape(Slot(f"lora_te2_{TEXT}_q_proj"))
 

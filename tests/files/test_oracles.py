@@ -22,8 +22,8 @@ from lib_nplora.files.models.sd1 import FAMILY as SD1
 from lib_nplora.files.models.sdxl import FAMILY as SDXL
 from lib_nplora.layers.key import ModuleKey
 from tests import loras, reference
-from tests.files import judging, models
-from tests.files.models import Pipeline, components, pipeline, text_encoder, unet
+from tests.files import judging, small_unets
+from tests.files.small_unets import Pipeline, components, pipeline, text_encoder, unet
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys:RuntimeWarning"),
@@ -69,7 +69,7 @@ def deltas(model: nn.Module, component: str) -> dict[str, Tensor]:
     for name, layer in model.named_modules():
         if isinstance(layer, LoraLayer):
             (adapter,) = layer.active_adapters
-            found[models.canonical(component, name.removeprefix("base_model.model."))] = (
+            found[small_unets.canonical(component, name.removeprefix("base_model.model."))] = (
                 layer.get_delta_weight(adapter).detach().flatten(1)
             )
     return found
@@ -233,7 +233,7 @@ PEFT_KINDS: dict[str, PeftConfig] = {
 def test_other_kinds_that_peft_writes(tmp_path: Path, kind: str) -> None:
     """The delta is what merging adds to the weights."""
     torch.manual_seed(0)
-    base = models.tiny_unet()
+    base = small_unets.tiny_unet()
     save_file(base.state_dict(), tmp_path / "base.safetensors")
     before = {name: weight.detach().clone() for name, weight in base.named_parameters()}
     model = get_peft_model(base, PEFT_KINDS[kind])
@@ -253,10 +253,10 @@ def test_other_kinds_that_peft_writes(tmp_path: Path, kind: str) -> None:
     expected: dict[str, np.ndarray] = {}
     for name in names:
         delta = (after[f"{name}.weight"] - before[f"{name}.weight"]).detach().flatten(1)
-        expected[models.canonical("unet", name)] = delta.double().numpy()
+        expected[small_unets.canonical("unet", name)] = delta.double().numpy()
         if kind == "bias":
             bias = (after[f"{name}.bias"] - before[f"{name}.bias"]).detach()[:, None]
-            expected[models.canonical("unet", name) + ".bias"] = bias.double().numpy()
+            expected[small_unets.canonical("unet", name) + ".bias"] = bias.double().numpy()
     base_path = tmp_path / "base.safetensors" if kind.startswith("DoRA") else None
     judging.assert_close(f"PEFT {kind}", judging.read(tmp_path / "adapter_model.safetensors", base_path), expected)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lib_nplora.command_line.main import main
 from lib_nplora.maths.lowrank import LowRankDelta
 from tests import loras, reference
-from tests.files import models
+from tests.files import small_unets
 from tests.files.judging import assert_close, matrix, opened, read
 from tests.files.trained import LAYERS, NEEDS_BASE, PLAIN, RECIPES, added, base_model, randomise, trained
 
@@ -52,7 +52,7 @@ KOHYA_PRESET = {
 @pytest.mark.parametrize("xl", [False, True], ids=["sd1", "sdxl"])
 def test_networks_of_kohya_s_scripts(tmp_path: Path, algo: str, xl: bool) -> None:
     """Text encoders too; SD 1 has one, SDXL a list of two."""
-    pipe = models.components(models.pipeline(xl))
+    pipe = small_unets.components(small_unets.pipeline(xl))
     encoders = [pipe["text_encoder"], pipe["text_encoder_2"]] if xl else pipe["text_encoder"]
     LycorisNetworkKohya.apply_preset(KOHYA_PRESET)
     network = LycorisNetworkKohya(encoders, pipe["unet"], **PLAIN, network_module=algo, warn_on_unmatched=False)
@@ -66,7 +66,7 @@ def test_networks_of_kohya_s_scripts(tmp_path: Path, algo: str, xl: bool) -> Non
     for lora in [*network.text_encoder_loras, *network.unet_loras]:
         _, kind, name = lora.lora_name.split("_", 2)
         component = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2", "unet": "unet"}[kind]
-        name = models.canonical(component, name)
+        name = small_unets.canonical(component, name)
         weight, bias = lora.get_diff_weight() if algo == "full" else (weight_of(lora), None)
         expected[name] = weight.detach().flatten(1).double().numpy()
         if bias is not None:
@@ -160,11 +160,11 @@ SOME_LAYERS = ["conv_in", "time_embedding", r"down_blocks\.[01]\.", "mid_block",
 def test_a_base_in_the_naming_of_single_files(tmp_path: Path) -> None:
     """DoRA on a UNet of three layers a block, with the weights of the model spelled in both ways."""
     torch.manual_seed(0)
-    model = models.unet().requires_grad_(False)
+    model = small_unets.unet().requires_grad_(False)
     save_file(model.state_dict(), tmp_path / "diffusers.safetensors")
-    save_file(models.ldm_unet(model.state_dict()), tmp_path / "ldm.safetensors")
+    save_file(small_unets.ldm_unet(model.state_dict()), tmp_path / "ldm.safetensors")
     LycorisNetwork.apply_preset({"lora_prefix": "lycoris", "target_module": [], "target_name": SOME_LAYERS})
-    trained = models.unet()
+    trained = small_unets.unet()
     trained.load_state_dict(model.state_dict())
     network = LycorisNetwork(trained, **PLAIN, network_module="locon", weight_decompose=True, warn_on_unmatched=False)
     network.apply_to()
@@ -179,9 +179,9 @@ def test_a_base_in_the_naming_of_single_files(tmp_path: Path) -> None:
 def test_a_base_in_one_file_for_text_encoders(tmp_path: Path) -> None:
     """DoRA on both of SDXL's: OpenCLIP has q, k and v in one."""
     torch.manual_seed(0)
-    parts = models.components(models.pipeline(xl=True))
+    parts = small_unets.components(small_unets.pipeline(xl=True))
     originals = {name: copy.deepcopy(part) for name, part in parts.items()}
-    save_file(models.single_file(originals), tmp_path / "sdxl.safetensors")
+    save_file(small_unets.single_file(originals), tmp_path / "sdxl.safetensors")
     encoders = [parts["text_encoder"], parts["text_encoder_2"]]
     LycorisNetworkKohya.apply_preset(KOHYA_PRESET)
     network = LycorisNetworkKohya(
@@ -191,7 +191,7 @@ def test_a_base_in_one_file_for_text_encoders(tmp_path: Path) -> None:
     randomise(network)
     network.save_weights(tmp_path / "dora.safetensors", torch.float32, {})
     expected = {}
-    for component, prefix in models.PREFIXES.items():
+    for component, prefix in small_unets.PREFIXES.items():
         loras = network.unet_loras if component == "unet" else network.text_encoder_loras
         own = [lora for lora in loras if lora.lora_name.startswith(f"{prefix}_")]
         assert own
@@ -201,14 +201,14 @@ def test_a_base_in_one_file_for_text_encoders(tmp_path: Path) -> None:
 
 def test_the_names_of_single_files_are_those_that_diffusers_knows() -> None:
     for xl in (False, True):
-        parts = models.components(models.pipeline(xl))
+        parts = small_unets.components(small_unets.pipeline(xl))
         state = dict(parts["unet"].state_dict())
-        converted = convert_ldm_unet_checkpoint(models.ldm_unet(state), dict(parts["unet"].config))
+        converted = convert_ldm_unet_checkpoint(small_unets.ldm_unet(state), dict(parts["unet"].config))
         assert converted.keys() == state.keys()
         assert all(converted[name] is state[name] for name in state)
     encoder = parts["text_encoder_2"]
     prefix = "conditioner.embedders.1.model."
-    converted = convert_open_clip_checkpoint(encoder, models.single_file(parts), prefix)
+    converted = convert_open_clip_checkpoint(encoder, small_unets.single_file(parts), prefix)
     state = encoder.state_dict()
     found = {name.removeprefix("text_model."): tensor for name, tensor in converted.items()}
     expected = {name.removeprefix("text_model."): tensor for name, tensor in state.items() if ".layers." in name}

@@ -17,10 +17,6 @@ from torch import Tensor
 
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
-from lib_nplora.files.models import Family, detect
-from lib_nplora.files.models.sd1 import FAMILY as SD1
-from lib_nplora.files.models.sd2 import FAMILY as SD2
-from lib_nplora.files.models.sdxl import FAMILY as SDXL
 from lib_nplora.layers.key import ModuleKey
 from tests import loras
 
@@ -109,26 +105,6 @@ def test_a_layer_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
             assert deltas[key].rank == 4
     with pytest.raises(FileError, match=rf"x\.safetensors.*not finite.*{LINEAR}"):
         deltas[bad]
-
-
-@pytest.mark.parametrize(
-    ("modules", "family"),
-    [
-        (loras.SD1, SD1),
-        (loras.SD2, SD2),
-        (loras.SDXL, SDXL),
-        (loras.SDXL[-3:], SDXL),
-        (loras.SD1[-4:], None),
-        (loras.SD1[:4], None),
-    ],
-)
-def test_the_family_shows_in_the_shapes(modules: list[loras.Module], family: Family | None) -> None:
-    assert detect({module.canonical: module.in_features for module in modules}) == family
-
-
-def test_another_model_is_of_no_known_family() -> None:
-    assert detect({"lora_unet_joint_blocks_0_x_block_attn_qkv": 1536, "lora_te2_text_projection": 1280}) is None
-    assert detect({"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k": 4096}) is None
 
 
 UP, DOWN = torch.zeros(6, 2), torch.zeros(2, 5)

@@ -14,7 +14,7 @@ from lycoris.modules.norms import NormModule
 from lycoris.wrapper import LycorisNetwork
 from torch import Tensor, nn
 
-from tests.files import models
+from tests.files import small_unets
 
 PLAIN = {"lora_dim": 4, "conv_lora_dim": 3, "alpha": 2, "conv_alpha": 1}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -77,11 +77,11 @@ LAYERS = [r"conv_in", r"down_blocks\.0\.downsamplers", r"down_blocks\.1\.", r"up
 @cache
 def base_model() -> nn.Module:
     torch.manual_seed(0)
-    return models.tiny_unet().requires_grad_(False)
+    return small_unets.tiny_unet().requires_grad_(False)
 
 
 def fresh_model() -> nn.Module:
-    model = models.tiny_unet()
+    model = small_unets.tiny_unet()
     model.load_state_dict(base_model().state_dict())
     return model
 
@@ -116,7 +116,7 @@ def added(modules: list[nn.Module], model: nn.Module, component: str, prefix: st
     found = {}
     for lora in modules:
         name, layer = layers[lora.lora_name]
-        name = models.canonical(component, name)
+        name = small_unets.canonical(component, name)
         if isinstance(lora, NormModule):
             weight, bias = lora.get_diff_weight()
         else:
