@@ -333,7 +333,7 @@ TOY = family(
     ),
     own=r"toy_(layers|transformer_blocks)[._]\d",
     hidden=(16,),
-    blocks=(Block("in"), *(Block("single", number) for number in range(2))),
+    blocks=(Block("in"), *(Block("double", number) for number in range(2))),
     bare=("toy_layers", "toy_transformer_blocks", "toy_in"),
 )
 
@@ -372,8 +372,8 @@ def test_a_model_family(tmp_path, capsys):
         sd1 = files.write(tmp_path / "sd1.safetensors", files.random_lora(files.SD1, 4, 1))
         assert main(["fuse", str(content), str(sd1), "-o", str(tmp_path / "x.safetensors")]) == 2
         assert "is made for Toy and 'sd1.safetensors' for SD 1" in capsys.readouterr().err
-        assert main([*command, "--overwrite", "--content-weight", "1,double@0"]) == 2
-        assert "this model has no block double: it has in and single0 to single1" in capsys.readouterr().err
+        assert main([*command, "--overwrite", "--content-weight", "1,single@0"]) == 2
+        assert "this model has no block single: it has in and double0 to double1" in capsys.readouterr().err
     finally:
         undo()
     assert main([*command, "--overwrite"]) == 2

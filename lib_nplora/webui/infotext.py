@@ -12,6 +12,7 @@ from ..errors import NploraError, RequestError
 from ..hosts.protocol import Shelf
 from ..methods.table import parameters
 from ..request.request import FusionRequest
+from ..request.tag import METHOD, parse_tag, split
 from . import prompt_text, running
 from .fields import PanelState
 from .prompt_text import Spelled
@@ -59,11 +60,12 @@ def on_pasted(infotext: str, params: MutableMapping[str, Any]) -> None:
                 params[name] = prompt_text.without(params[name], spelled)
         _take_styles(params)
     if shown is None:
-        return
-    request = shown.asked.request
-    assert not isinstance(request, RequestError)
-    state = PanelState.of(request, enabled=by_panel)
-    params.update({label(name): value for name, value in state.held.items()})
+        state = _of_an_unknown_method(params.get("Prompt") or "")
+    else:
+        assert not isinstance(shown.asked.request, RequestError)
+        state = PanelState.of(shown.asked.request, enabled=by_panel)
+    if state:
+        params.update({label(name): value for name, value in state.held.items()})
 
 
 def enabled(params: Mapping[str, Any]) -> bool:
@@ -76,6 +78,21 @@ def _readable(prompt: str, last: bool) -> Spelled | None:
     if last:
         found = [spelled for spelled in reversed(found) if not spelled.asked.by_role]
     return next(iter(found), None)
+
+
+def _of_an_unknown_method(prompt: str) -> PanelState | None:
+    """The panel, switched off, that names the method of a tag which only that keeps from being read."""
+    for spelled in prompt_text.find(prompt):
+        if not spelled.asked.by_role:
+            pieces = spelled.asked.tag.strip("<>").split(":")[1:]
+            others = [piece for piece in pieces if piece.partition("=")[0].strip().lower() != METHOD]
+            try:
+                _, named = split(pieces)
+                request = parse_tag(others)
+                return PanelState({**PanelState.of(request, enabled=False).held, METHOD: named[METHOD].strip().lower()})
+            except (RequestError, KeyError) as error:
+                logger.debug("%s", error)
+    return None
 
 
 def _hashes(text: str) -> dict[str, str]:

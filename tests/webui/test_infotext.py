@@ -184,3 +184,12 @@ def test_a_picture_of_an_older_version_whose_tag_has_a_mu_that_its_method_does_n
     params = pasted(f"a cat {tag}", **{MARK: "panel"})
     assert params["Prompt"] == "a cat"
     assert panel(params) == shown(True, "dog", "vangogh", **values)
+
+
+def test_a_tag_of_an_unknown_method_stays_in_the_prompt_and_the_panel_names_it(shelf):
+    prompt = "a cat <nplora:dog:vangogh:2:method=klorra>"
+    params = pasted(prompt)
+    assert params["Prompt"] == prompt
+    state = panel(params)
+    assert (state["content"], state["style"], state["mu"], state["method"]) == ("dog", "vangogh", 2.0, "klorra")
+    assert not enabled(params)
