@@ -66,7 +66,7 @@ def figure(fusion: FileFusion, request: FusionRequest, steps: int = USUAL_STEPS)
         _spectrum(upper.add_subplot(grid[0, 1]), fusion)
         _removed(upper.add_subplot(grid[1, 1]), fusion, request)
     else:
-        upper.text(0.5, 0.5, "The two LoRAs share no layer that could be fused.", ha="center")
+        upper.text(0.5, 0.5, "The two LoRAs share no layer that is fused.", ha="center")
     for below in lower:
         _schedule(below.add_subplot(), letters)
     return drawn

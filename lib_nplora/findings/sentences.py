@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from ..fusion.interference import Interference
-from ..jobs.pair import PLAIN_MERGE, FileFusion
+from ..jobs.pair import NOTHING_MEETS, PLAIN_MERGE, FileFusion
 from ..layers.block import Block
 from ..layers.by_block import ByBlock
 from ..layers.key import ModuleKey
@@ -104,7 +104,7 @@ def findings(fusion: FileFusion, request: FusionRequest) -> list[str]:
     rows = fusion.interference
     total = Group.of(rows.values())
     if not rows:
-        return [PLAIN_MERGE]
+        return [PLAIN_MERGE if fusion.merges_plainly else NOTHING_MEETS]
     if not total.norm_ratio:
         return ["One of the two changes nothing in the layers that both have, so this is a plain merge."]
     found = [_shared(total, request)]

@@ -27,6 +27,9 @@ from .job import Job, LoadedLora, Progress, Remark, unwatched
 PLAIN_MERGE = "The two LoRAs share no layer that can be fused, so this is a plain merge."
 """Said beside the remarks if the job merges plainly."""
 
+NOTHING_MEETS = "Nothing of the two meets in this fusion: the layers that both have are at weight 0, or there are none."
+"""Said of a pair without a layer to measure that is no plain merge either."""
+
 ONLY_DIFFUSERS = Remark("WebUIs do not know all layers of a UNet by diffusers' names: for <lora:...>, choose kohya's")
 
 
@@ -122,6 +125,8 @@ def fuse_files(
         fused.append(replace(layer, delta=None))
         if layer.delta is not None:
             deltas[layer.key] = sizing.fit(layer.key, layer.delta)
+    if not deltas:
+        raise RequestError("nothing is left to write: the weights are 0 in every layer. Choose a weight other than 0")
     # The deltas are handed over, so that the writer can let go of each one that it has converted.
     write_lora(
         saving.output,

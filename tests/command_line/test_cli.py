@@ -165,6 +165,7 @@ def test_no_common_layer_is_a_plain_merge_and_says_so(folder: Path, capsys: pyte
                 "--method nplora": "no method 'nplora'",
                 "--content-weight inf": "content-weight=inf is not a finite number",
                 "--style-weight 0,5": r"style-weight=0,5 is not a number. Write 0\.5",
+                "--content-weight 0 --style-weight 0": "nothing is left to write: the weights are 0 in every layer",
                 "--dtype fp8": "invalid choice: 'fp8'",
                 "--content-weight 1e12": "too large for fp16: choose --dtype bf16 or fp32",
                 "--nonsense": "unrecognized arguments: --nonsense",

@@ -115,6 +115,13 @@ def test_all_json_is_of_numbers_that_json_knows(folder, capsys):
     assert {row["norm_ratio"] for row in told["layers"]} == {None}
 
 
+def test_a_pair_at_weight_0_is_not_called_a_plain_merge(folder, capsys):
+    assert inspect("--content-weight", "0", "--style-weight", "0") == 0
+    out = capsys.readouterr().out
+    assert "layers that both have are at weight 0" in out
+    assert "plain merge" not in out
+
+
 @pytest.mark.parametrize("steps", ["0", "-1", "x", "1.5", "100000"])
 def test_steps_that_make_no_sense(folder, capsys, steps):
     assert inspect("--method", "klora", "--steps", steps) == 2

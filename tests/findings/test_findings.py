@@ -25,9 +25,9 @@ DOWN, UP = (ModuleKey(f"lora_unet_{side}_blocks_1_attentions_0_proj_in", "unet")
 TEXT = ModuleKey("lora_te1_text_model_encoder_layers_0_mlp_fc1", "te")
 
 
-def said(rows: dict[ModuleKey, Interference], **settings: object) -> str:
+def said(rows: dict[ModuleKey, Interference], merges_plainly: bool = False, **settings: object) -> str:
     request = FusionRequest.of((Source("dog"),), (Source("vangogh"),), **settings)
-    return "\n".join(findings(FileFusion(Summary({}), (), interference=rows), request))
+    return "\n".join(findings(FileFusion(Summary({}), (), merges_plainly, interference=rows), request))
 
 
 def test_the_total_is_told_first():
@@ -103,6 +103,7 @@ def test_a_side_that_is_much_stronger(energies, told):
 
 
 def test_pairs_with_nothing_in_common():
-    assert "plain merge" in said({})
+    assert "plain merge" in said({}, merges_plainly=True)
+    assert said({}).startswith("Nothing of the two meets in this fusion")
     assert "plain merge" in said({DOWN: replace(ROW, style_energy=0.0)})
     assert "plain merge" in said({DOWN: replace(ROW, content_energy=0.0)})
