@@ -62,7 +62,10 @@ def read_exceptions(pieces: Sequence[str], read: Callable[[str], T]) -> Exceptio
     for piece in pieces:
         block, at, value = piece.partition(AT)
         if not (at and block.strip() and value.strip()):
-            raise RequestError(f"'{piece.strip()}' is no exception by block: write it as block@value, such as mid@2")
+            decimals = f", decimals with a point: 0.{piece}" if piece.isdecimal() else ""
+            raise RequestError(
+                f"'{piece.strip()}' is no exception by block: write it as block@value, such as mid@2{decimals}"
+            )
         key = Block.parse(block)
         if key in found:
             raise RequestError(f"block {key} is given twice")

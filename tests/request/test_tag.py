@@ -230,7 +230,10 @@ KNOWN_IN_A_TAG = "c, s, te, unet, mu, k, method, alpha, beta, scope, density, se
         ("<nplora:a:b:1,mid@-1>", "mu=-1 is negative: mu is a number from 0 up, or 'hard'"),
         ("<nplora:a:b:1,mid@x>", "mu=x is not a number: mu is a number from 0 up, or 'hard'"),
         ("<nplora:a:b:x,mid@1>", "mu=x is not a number: mu is a number from 0 up, or 'hard'"),
-        ("<nplora:a:b:1,2,mid@1>", "'2' is no exception by block: write it as block@value, such as mid@2"),
+        (
+            "<nplora:a:b:1,2,mid@1>",
+            "'2' is no exception by block: write it as block@value, such as mid@2, decimals with a point: 0.2",
+        ),
         ("<nplora:a:b:1,mid@>", "'mid@' is no exception by block: write it as block@value, such as mid@2"),
         ("<nplora:a:b:1,@1>", "'@1' is no exception by block: write it as block@value, such as mid@2"),
         ("<nplora:a:b:1,mid@1,>", "'' is no exception by block: write it as block@value, such as mid@2"),
