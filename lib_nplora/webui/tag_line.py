@@ -37,13 +37,15 @@ def join(parts: Parts) -> None:
         return shown(args)
 
     # Gradio 3 drops a change that comes while the one before is answered: leaving a box that was typed in asks again.
+    # And where two are answered at once, the older answer may come last: whoever was answered asks once more.
     typed = [name for name, default in fields().items() if isinstance(default, str)]
     for event in (
         *(component.change for component in parts.held.values()),
         *(parts[one.name].input for one in strength.strengths()),
         *(parts[name].blur for name in typed),
     ):
-        event(show, inputs=list(parts.held.values()), outputs=[parts["tag"]], **AT_ONCE)
+        asked = {"fn": show, "inputs": list(parts.held.values()), "outputs": [parts["tag"]], **AT_ONCE}
+        event(**asked).then(**asked)
     parts["insert"].click(None, _js=f"(tag) => nploraInsert('{parts.tab}', tag)", inputs=[parts["tag"]], outputs=[])
 
 
