@@ -27,7 +27,7 @@ class Component:
         pass
 
     def _event(self, fn, inputs=None, outputs=None, *, _js=None, queue=None, show_progress=None):
-        pass
+        return types.SimpleNamespace(then=self._event)
 
     change = input = click = blur = _event
 
