@@ -100,9 +100,9 @@ class Method:
     about
         What it does, in a few words for the user.
     told
-        What it does, for the README's table.
+        What it does, in full, for the documents.
     source
-        Where it comes from, for the README's table.
+        Where it comes from, for the documents.
     fuse
         (layer, the values that count there) -> what becomes of it.
     parameters

@@ -1,4 +1,4 @@
-"""The table of habits names what exists, and those that are a matter of spelling are kept."""
+"""The table of conventions names what exists, and those that are a matter of spelling are kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-TABLE = (HERE / "HABITS.md").read_text(encoding="utf-8")
+TABLE = (ROOT / "docs" / "conventions.md").read_text(encoding="utf-8")
 ROWS = [line.strip("| \n").split(" | ") for line in TABLE.splitlines() if re.match(r"\| \d", line)]
 
 
