@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -35,7 +37,7 @@ class Judge(nn.Module):
         self.subjects, self.styles = tuple(subjects), tuple(styles)
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(8, after), nn.GELU())
-            for before, after in zip(WIDTHS, WIDTHS[1:])
+            for before, after in pairwise(WIDTHS)
         )
         self.subject = nn.Linear(WIDTHS[-1] * 9, 64)
         self.style = nn.Linear(WIDTHS[-1] + WIDTHS[-2], 32)
@@ -142,8 +144,6 @@ def save(judge: Judge, path: Path) -> None:
 
 
 def load(path: Path) -> Judge:
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         words = file.metadata()
     judge = Judge(words["subjects"].split(), words["styles"].split())

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 KNOWN = {
-    "animal": (
-        "cat-face dog-face lion bear koala tiger-face rabbit-face pig-face monkey-face frog penguin owl octopus fish"
-    ).split(),
-    "plant": "tulip sunflower cactus evergreen-tree".split(),
-    "food": "red-apple pear lemon pineapple cherries tomato hamburger ice-cream".split(),
-    "thing": "red-heart star house balloon skull alien soccer-ball grinning-face".split(),
+    "animal": [
+        "cat-face",
+        "dog-face",
+        "lion",
+        "bear",
+        "koala",
+        "tiger-face",
+        "rabbit-face",
+        "pig-face",
+        "monkey-face",
+        "frog",
+        "penguin",
+        "owl",
+        "octopus",
+        "fish",
+    ],
+    "plant": ["tulip", "sunflower", "cactus", "evergreen-tree"],
+    "food": ["red-apple", "pear", "lemon", "pineapple", "cherries", "tomato", "hamburger", "ice-cream"],
+    "thing": ["red-heart", "star", "house", "balloon", "skull", "alien", "soccer-ball", "grinning-face"],
 }
 """What the base model learns, by class; the names are those of the emoji sets."""
 
@@ -20,10 +33,22 @@ HELD_OUT = {
 }
 """What only content LoRAs learn, and the judge."""
 
-STYLES = "twemoji noto fluentflat highcontrast sketch blueprint pixel night chalk sepia poster".split()
+STYLES = [
+    "twemoji",
+    "noto",
+    "fluentflat",
+    "highcontrast",
+    "sketch",
+    "blueprint",
+    "pixel",
+    "night",
+    "chalk",
+    "sepia",
+    "poster",
+]
 """What the base model learns. The first four are sets of their own, the rest are filters (see `filters`)."""
 
-HELD_OUT_STYLES = "neon duotone fluent3d monotone".split()
+HELD_OUT_STYLES = ["neon", "duotone", "fluent3d", "monotone"]
 """What only style LoRAs learn, and the judge."""
 
 SUBJECTS = [name for names in KNOWN.values() for name in names]
