@@ -1,0 +1,33 @@
+"""Pictures from the miniature pipeline, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lab.model.pipeline import MiniPipeline
+
+STEPS = 12
+GUIDANCE = 3.0
+
+
+def open_pipeline(folder: Path) -> MiniPipeline:
+    """The pipeline of a folder in float32, without progress bars."""
+    pipe = MiniPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe.unet.to(memory_format=torch.channels_last)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def noises(count: int, seed: int) -> list[torch.Generator]:
+    """One generator a picture, so that a picture does not depend on the others of its batch."""
+    return [torch.Generator().manual_seed(seed + index) for index in range(count)]
+
+
+def draw(pipe: MiniPipeline, captions: Sequence[str], seed: int, steps: int = STEPS) -> torch.Tensor:
+    """A picture a caption, from noises seed, seed + 1, ...: (n, 3, 48, 48) from -1 to 1."""
+    generators = noises(len(captions), seed)
+    images = pipe(list(captions), steps, GUIDANCE, generators, output_type="latent").images
+    return images.clamp(-1, 1)
