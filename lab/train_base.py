@@ -24,9 +24,6 @@ from lab.model.parts import new_pipeline
 from lab.model.pipeline import MiniPipeline
 from lab.words import ANY_STYLE, ANY_SUBJECT, CLASS, STYLES, SUBJECTS, caption
 
-BATCH = 40
-"""Pictures a step, over all processes."""
-
 RATE = 1e-3
 WARM_UP = 100
 """Steps in which the rate rises."""
@@ -42,6 +39,8 @@ class Plan:
     steps: int
     cooldown: int
     """The last steps, in which the rate falls to a fiftieth."""
+    batch: int = 40
+    """Pictures a step, over all processes."""
 
     def rate(self, step: int) -> float:
         left = (self.steps - step) / max(self.cooldown, 1)
@@ -73,9 +72,9 @@ def training_caption(subject: str, style: str, chance: random.Random) -> str:
     return caption(name, where, kind=CLASS[subject])
 
 
-def picked(step: int, count: int) -> list[int]:
-    """Which pictures the step sees: every one once before any comes twice."""
-    places = range(step * BATCH, (step + 1) * BATCH)
+def picked(step: int, batch: int, count: int) -> list[int]:
+    """Which of `count` pictures the step sees: every one once before any comes twice."""
+    places = range(step * batch, (step + 1) * batch)
     order = {epoch: random.Random(epoch).sample(range(count), count) for epoch in {place // count for place in places}}
     return [order[place // count][place % count] for place in places]
 
@@ -98,7 +97,7 @@ def train(found: Pictures, folder: Path, plan: Plan, start: Path | None, every: 
     parallel = nn.parallel.DistributedDataParallel(module) if ranks > 1 else module
     pairs = [(subject, style) for subject in SUBJECTS for style in STYLES]
     clean = found.tensor(pairs)
-    mine = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    mine = slice(rank * plan.batch // ranks, (rank + 1) * plan.batch // ranks)
 
     def save(step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,9 +115,9 @@ def train(found: Pictures, folder: Path, plan: Plan, start: Path | None, every: 
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(step)
         generator, chance = torch.Generator().manual_seed(step), random.Random(step)
-        noise = torch.randn(BATCH, *clean.shape[1:], generator=generator)
-        sigma = flow.draw_sigma(BATCH, generator)
-        seen = picked(step, len(pairs))
+        noise = torch.randn(plan.batch, *clean.shape[1:], generator=generator)
+        sigma = flow.draw_sigma(plan.batch, generator)
+        seen = picked(step, plan.batch, len(pairs))
         captions = [training_caption(*pairs[index], chance) for index in seen]
         loss = parallel(captions[mine], clean[seen[mine]], noise[mine], sigma[mine])
         optimizer.zero_grad()
@@ -129,7 +128,7 @@ def train(found: Pictures, folder: Path, plan: Plan, start: Path | None, every: 
         losses.append(loss.item())
         if rank == 0 and (step + 1) % REPORT == 0:
             spent = time.monotonic() - began
-            speed = (step + 1 - first) * BATCH / spent
+            speed = (step + 1 - first) * plan.batch / spent
             mean = sum(losses[-REPORT:]) / len(losses[-REPORT:])
             print(f"step {step + 1} loss {mean:.4f} {speed:.1f} pictures/s {spent:.0f} s", flush=True)
             if time.monotonic() - saved > every:
