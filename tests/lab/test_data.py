@@ -32,7 +32,7 @@ def test_an_icon_is_drawn_to_the_edge_of_its_picture():
 def test_what_is_drawn_is_put_in_the_middle_and_fills_the_square(box):
     image = Image.new("RGB", (100, 100), "white")
     image.paste("black", box)
-    left, top, right, bottom = Image.eval(fit(image), lambda value: 255 - value).getbbox()
+    left, top, right, bottom = fit(image).convert("L").point(lambda value: 255 * (value < 128)).getbbox()
     assert max(right - left, bottom - top) == pytest.approx(DRAWN / 1.08, abs=6)
     assert left + right == pytest.approx(DRAWN, abs=4)
     assert top + bottom == pytest.approx(DRAWN, abs=4)
@@ -86,8 +86,8 @@ def test_pictures_come_back_from_their_file(tmp_path, noise_pictures):
 def test_a_tensor_of_pictures_runs_from_minus_one_to_one(noise_pictures):
     tensor = noise_pictures.tensor([("fox", "neon"), ("lion", "noto")])
     assert tensor.shape == (2, 3, SIZE, SIZE)
-    assert tensor.min() == -1
-    assert tensor.max() == 1
+    assert -1 <= tensor.min() < -0.9
+    assert 0.9 < tensor.max() <= 1
     back = ((tensor[1].permute(1, 2, 0) + 1) * 127.5).round().numpy()
     assert (back == noise_pictures["lion", "noto"]).all()
 

@@ -11,7 +11,7 @@ from lab.judge import Judge, Verdict, augment, load, save, train
 
 def test_it_learns_to_name_what_it_sees(noise_pictures, capsys):
     few = Pictures(("fox", "lion"), ("neon", "noto"), noise_pictures.pixels[:2, :2])
-    judge = train(few, steps=40, seed=1)
+    judge = train(few, steps=15, seed=1)
     assert "names 100.0% of subjects" in capsys.readouterr().out
     verdict = judge.verdict(few.tensor([("fox", "neon")]), "fox", "neon")
     assert verdict.names_both.all()
