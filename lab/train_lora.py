@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import nn
 
@@ -134,7 +133,7 @@ def train(pipe: MiniPipeline, told: Lesson, found: Pictures, judge: judges.Judge
 
 def save(pipe: MiniPipeline, name: str, path: Path) -> None:
     """The adapter in a file that diffusers' load_lora_weights and others read, in half precision."""
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet, adapter_name=name))
+    layers = get_peft_model_state_dict(pipe.unet, adapter_name=name)
     half = {key: value.half().contiguous() for key, value in layers.items()}
     pipe.save_lora_weights(path.parent, unet_lora_layers=half, weight_name=path.name)
 

@@ -52,7 +52,7 @@ def new_text_encoder() -> CLIPTextModel:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """3.8 million parameters: 12 x 12 patches in 48 channels, 6 x 6 in 128, attention in the smaller."""
+    """3.7 million parameters: 12 x 12 patches in 48 channels, 6 x 6 in 128, attention in the smaller."""
     return UNet2DConditionModel(
         sample_size=SIZE // PATCH,
         in_channels=3 * PATCH**2,

@@ -9,9 +9,10 @@ from lab.data import Pictures
 from lab.judge import Judge, Verdict, augment, load, save, train
 
 
-def test_it_learns_to_name_what_it_sees(noise_pictures, capsys):
+def test_it_learns_to_name_what_it_sees(noise_pictures, capsys, monkeypatch):
+    monkeypatch.setattr("lab.judge.BATCH", 16)
     few = Pictures(("fox", "lion"), ("neon", "noto"), noise_pictures.pixels[:2, :2])
-    judge = train(few, steps=15, seed=1)
+    judge = train(few, steps=60, seed=1)
     assert "names 100.0% of subjects" in capsys.readouterr().out
     verdict = judge.verdict(few.tensor([("fox", "neon")]), "fox", "neon")
     assert verdict.names_both.all()

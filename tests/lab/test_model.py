@@ -15,13 +15,14 @@ CAPTIONS = ["a lion animal in noto style", "a house thing"]
 
 def test_it_is_small():
     pipe = new_pipeline()
-    assert sum(parameter.numel() for parameter in pipe.unet.parameters()) == pytest.approx(3.83e6, rel=0.02)
+    assert sum(parameter.numel() for parameter in pipe.unet.parameters()) == pytest.approx(3.75e6, rel=0.01)
     assert sum(parameter.numel() for parameter in pipe.text_encoder.parameters()) < 3e5
 
 
 def test_a_saved_pipeline_opens_and_draws_the_same(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
-    assert torch.equal(draw(open_pipeline(tmp_path), CAPTIONS, 1, 2), draw(pipe, CAPTIONS, 1, 2))
+    opened = open_pipeline(tmp_path)
+    assert torch.allclose(draw(opened, CAPTIONS, 1, 2), draw(pipe, CAPTIONS, 1, 2), atol=1e-4)
 
 
 def test_pictures_depend_on_their_own_noise_and_words_alone(pipe):

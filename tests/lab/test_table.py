@@ -27,7 +27,7 @@ def loras(pipe, tmp_path):
         pipe.unet.add_adapter(config, name)
         (tmp_path / "loras").mkdir(exist_ok=True)
         save(pipe, name, tmp_path / "loras" / f"{name}-attention-0.safetensors")
-        pipe.unet.delete_adapters(name)
+        pipe.unload_lora_weights()
     return tmp_path
 
 
