@@ -15,8 +15,9 @@ GUIDANCE = 3.0
 
 def open_pipeline(folder: Path) -> MiniPipeline:
     """The pipeline of a folder in float32, without progress bars."""
-    pipe = MiniPipeline.from_pretrained(folder).to(torch.float32)
-    pipe.unet.to(memory_format=torch.channels_last)
+    pipe = MiniPipeline.from_pretrained(folder)
+    pipe.text_encoder.float()
+    pipe.unet.float().to(memory_format=torch.channels_last)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
