@@ -140,10 +140,7 @@ class Pair:
 
     def fused(self, request: FusionRequest) -> Fusion:
         """What a request asks for, made part of the pipeline. See `fuse`."""
-        request.check()
-        steps.check(self._pipe, request.method)
-        job = Job(request, self._contents, self._styles, self._model.blocks())
-        job.check()
+        job = self.checked(request)
         self._derived.begin_round()
         fused = job.fuse(self._derived)
         self._model.apply([fused])
@@ -153,6 +150,14 @@ class Pair:
             steps.unwatch(self._pipe)
         remarks = [remark.told("API") for remark in job.remarks(fused.summary, fused.schedule)]
         return Fusion(self._pipe, self._model, fused, remarks + [PLAIN_MERGE] * job.merges_plainly(fused.summary))
+
+    def checked(self, request: FusionRequest) -> Job:
+        """The job that a request is, as far as that can be told before anything is fused. Raises as `fuse` does."""
+        request.check()
+        steps.check(self._pipe, request.method)
+        job = Job(request, self._contents, self._styles, self._model.blocks())
+        job.check()
+        return job
 
     def _loaded(self, file: ShelfFile) -> LoadedLora:
         weights = self._model.load(file)

@@ -83,7 +83,9 @@ def kohya(pipe: Any) -> dict[str, list[str]]:
             found[f"lora_unet_{_flat(rest)}"] = [name]
     if hasattr(pipe, "transformer"):
         table = mmdit.layers_of("flux" if type(pipe).__name__ == "FluxPipeline" else "sd3")
-        found |= {f"lora_unet_{_flat(theirs)}": [f"transformer.{one}" for one in ours] for theirs, ours in table.items()}
+        found |= {
+            f"lora_unet_{_flat(theirs)}": [f"transformer.{one}" for one in ours] for theirs, ours in table.items()
+        }
     return found
 
 
@@ -104,7 +106,9 @@ def write(
 ) -> list[Module]:
     """A LoRA for the layers of a pipeline whose name holds the pattern `only`. Returns what it does."""
     generator = torch.Generator().manual_seed(seed)
-    held = [one for one in _held(pipe, MODULES[spelling](pipe), rank, generator, size) if re.search(only, str(one.layers))]
+    held = [
+        one for one in _held(pipe, MODULES[spelling](pipe), rank, generator, size) if re.search(only, str(one.layers))
+    ]
     up, down = NAMES[spelling]
     tensors = {}
     for one in held:

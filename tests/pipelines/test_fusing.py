@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from lib_nplora.layers.key import ModuleKey
 from lib_nplora.pipelines import fuse_into
 from tests.pipelines import loras, tiny
 from tests.reference import pipelines as reference

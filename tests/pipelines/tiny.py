@@ -39,8 +39,8 @@ _MMDIT = {
 
 def _vae() -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=4, sample_size=16, shift_factor=0.0,
+        block_out_channels=(8, 8), norm_num_groups=4, sample_size=16, shift_factor=0.0,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
     )  # fmt: skip
 
 
@@ -78,7 +78,14 @@ def _unet(context: int, **more: Any) -> UNet2DConditionModel:
 
 def sd1() -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
-        _vae(), _clip(48), _clip_tokenizer(), _unet(48), DDIMScheduler(clip_sample=False, steps_offset=1), None, None, requires_safety_checker=False
+        _vae(),
+        _clip(48),
+        _clip_tokenizer(),
+        _unet(48),
+        DDIMScheduler(clip_sample=False, steps_offset=1),
+        None,
+        None,
+        requires_safety_checker=False,
     )
 
 
@@ -129,5 +136,12 @@ def picture(pipe: Any, steps: int = 3, **more: Any) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     size = {"max_sequence_length": 12} if hasattr(pipe, "transformer") else {}
     return pipe(
-        "a dog", height=16, width=16, num_inference_steps=steps, generator=generator, output_type="latent", **size, **more
+        "a dog",
+        height=16,
+        width=16,
+        num_inference_steps=steps,
+        generator=generator,
+        output_type="latent",
+        **size,
+        **more,
     ).images
