@@ -127,6 +127,9 @@ def made(model: str) -> Any:
     """A pipeline, always with the same weights."""
     torch.manual_seed(0)
     pipe = PIPELINES[model]()
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.eval()
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
