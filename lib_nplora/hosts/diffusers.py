@@ -190,12 +190,11 @@ class PipelineModel:
             piece.check()
         height, width = pieces[-1].stop, prod(pieces[0].parameter.shape[1:])
         out, *in_ = lora.shapes[key]
-        if (key.rows or (0, out))[1] > height or prod(in_) != width or (out != height and not key.rows):
-            found = f"rows up to {key.rows[1]}" if key.rows else f"{out} rows"
-            raise self._mismatch(
-                lora,
-                f"layer {pieces[0].name} has {height} rows of {width} values, and {found} of {prod(in_)} in the LoRA",
-            )
+        fits = key.rows[1] <= height if key.rows else out == height
+        if not fits or prod(in_) != width:
+            theirs = f"{key.rows[1] if key.rows else out} x {prod(in_)}"
+            reason = f"layer {pieces[0].name} is {theirs} in the LoRA and {height} x {width} in the pipeline"
+            raise self._mismatch(lora, reason)
 
     def _mismatch(self, lora: LoraFile, reason: str) -> MismatchError:
         theirs, ours = (family.label if family else "" for family in (lora.family, self.family))
