@@ -126,9 +126,9 @@ class PipelineModel:
 
     def apply(self, fused: Sequence[FusedLora]) -> None:
         """See Model."""
-        for component in self._components.values():
+        for name, component in self._components.items():
             if any(getattr(module, "fused_projections", False) for module in component.modules()):
-                raise HostError(f"the attentions of {self.name} are fused: call its unfuse_qkv_projections() first")
+                raise HostError(f"q, k and v of {self.name} are fused: call {name}.unfuse_qkv_projections() first")
         for component in self._components.values():
             if (standing := getattr(component, STATE, None)) is not None:
                 standing.clear()
