@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FileError, HostError, MismatchError
-from ..files import Family, LoraFile, read_lora
-from ..files.models import detect, slice_count
+from ..files import Family, LoraFile, models, read_lora
 from ..files.names import slot_of
 from ..files.peft_scale import COMPONENTS
 from ..files.slot import BIAS, Slot
@@ -102,7 +101,7 @@ class PipelineModel:
         """The model family that its layers tell of, as those of a LoRA do."""
         shapes = {name: pieces[0].parameter.shape for name, pieces in self._layers.items()}
         widths = {name: shape[1] for name, shape in shapes.items() if len(shape) > 1}
-        return detect(widths, [piece.name for pieces in self._layers.values() for piece in pieces])
+        return models.detect(widths, [piece.name for pieces in self._layers.values() for piece in pieces])
 
     def token(self) -> Hashable:
         """See Model."""
@@ -283,7 +282,7 @@ def _parameters(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module, 
 
 def _is_whole(layer: str, slices: Mapping[int, Piece]) -> bool:
     """Whether all slices of a layer are there that files may hold one by one."""
-    return len(slices) == (slice_count(layer.removesuffix(BIAS)) or 1)
+    return len(slices) == (models.slice_count(layer.removesuffix(BIAS)) or 1)
 
 
 def _in_order(slices: Mapping[int, Piece]) -> list[Piece]:

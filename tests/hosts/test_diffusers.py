@@ -11,6 +11,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from lib_nplora.errors import HostError
+from lib_nplora.files import names
+from lib_nplora.hosts.diffusers import PipelineModel, _Originals
 from lib_nplora.pipelines import fuse_into
 from tests.pipelines import loras, tiny
 from tests.reference import pipelines as reference
@@ -123,6 +125,31 @@ def test_a_copy_stands_for_itself(pipe, pair):
     assert all(torch.equal(value, fused[f"unet.{name}"]) for name, value in other.state_dict().items())
     now = loras.weights(pipe)
     assert all(torch.equal(now[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("module", "layers", "swapped"),
+    [
+        ("lora_unet_double_blocks_1_img_attn_qkv", "transformer_blocks.1.attn.to_q to_k to_v", False),
+        ("transformer.transformer_blocks.1.attn.add_k_proj", "transformer_blocks.1.attn.add_k_proj", False),
+        ("single_blocks.0.linear1", "single_transformer_blocks.0.attn.to_q to_k to_v ..proj_mlp", False),
+        ("single_blocks.0.processor.qkv", "single_transformer_blocks.0.attn.to_q to_k to_v", False),
+        ("final_layer.adaLN_modulation.1", "norm_out.linear", True),
+        ("transformer.norm_out.linear", "norm_out.linear", False),
+    ],
+)
+def test_the_models_own_weights_are_given_as_a_file_has_them(module, layers, swapped):
+    pipe = tiny.made("Flux")
+    first, *others = layers.split()
+    attention = first.rpartition(".")[0]
+    block = attention.rpartition(".")[0]
+    found = [first, *(f"{block}.{one[2:]}" if one.startswith("..") else f"{attention}.{one}" for one in others)]
+    expected = torch.cat([pipe.transformer.get_submodule(one).weight for one in found])
+    if swapped:
+        expected = torch.cat(expected.chunk(2)[::-1])
+    originals, slot = _Originals(PipelineModel(pipe), "a pipeline", ""), names.slot_of(module)
+    assert originals.shape(slot) == tuple(expected.shape)
+    assert torch.equal(originals.weight(slot), expected)
 
 
 class Linear4bit(torch.nn.Linear):

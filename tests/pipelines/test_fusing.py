@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
@@ -299,6 +300,31 @@ def test_files_that_cannot_be_read_are_named(dog, vangogh, tmp_path):
     save_file(broken, dog)
     assert "holds values that are not finite" in refused(pipe, dog, vangogh)
     assert "would be content and style at once" in refused(pipe, vangogh, vangogh)
+
+
+class Mini(DiffusionPipeline):
+    """Of a class that diffusers does not have, with a text encoder that holds no layer of any LoRA."""
+
+    def __init__(self, unet, scheduler):
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.text_encoder = torch.nn.TransformerEncoderLayer(16, 2)
+
+
+def test_a_pipeline_that_nobody_knows(dog, vangogh):
+    torch.manual_seed(0)
+    unet = tiny._unet(24, class_embed_type="projection", projection_class_embeddings_input_dim=24)
+    pipe = Mini(unet, DDIMScheduler())
+    contents, styles = (
+        loras.write(path, pipe, spelling, seed=seed, only="unet")
+        for seed, (path, spelling) in enumerate(((dog, "kohya"), (vangogh, "peft")))
+    )
+    assert any("class_embedding" in name for module in contents for name in module.layers)
+    before = loras.weights(pipe)
+    with fuse_into(pipe, dog, vangogh) as fusion:
+        check(pipe, before, reference.fused(contents, styles, lambda layer: 0.5))
+        assert fusion.remarks == ()
+    assert same(pipe, before)
 
 
 def test_what_is_no_pipeline_is_refused(dog, vangogh):
