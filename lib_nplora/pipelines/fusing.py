@@ -41,7 +41,11 @@ def fuse_into(
     method: str | None = None,
     **values: Any,
 ) -> Fusion:
-    """Fuse LoRA files into a pipeline of diffusers, in place of any fusion that stands there. See Pair.fuse."""
+    """Fuse LoRA files into a pipeline of diffusers, in place of any fusion that stands there. See Pair.fuse.
+
+    with fuse_into(pipe, "dog.safetensors", "vangogh.safetensors", mu=0.5):
+        picture = pipe("a photo of my dog").images[0]
+    """
     return Pair(pipe, content, style).fuse(mu, method, **values)
 
 
