@@ -90,11 +90,15 @@ class Pair:
     """
 
     def __init__(self, pipe: Any, content: LoraPath | Sequence[LoraPath], style: LoraPath | Sequence[LoraPath]) -> None:
-        """Raises FileError, MismatchError if a file is for another model, HostError for layers that cannot change."""
+        """Raises FileError, MismatchError if a file is for another model, HostError for layers that cannot change.
+
+        RequestError if there is none of a role.
+        """
         self._pipe = pipe
         self._model = PipelineModel(pipe)
         self._contents, self._styles = (
-            [self._loaded(on_disk(path)) for path in _several(side)] for side in (content, style)
+            [self._loaded(on_disk(path)) for path in _several(role, side)]
+            for role, side in (("content", content), ("style", style))
         )
         self._derived = ByteLru(CACHE, strict=True)
 
@@ -124,7 +128,7 @@ class Pair:
 
         Numbers may be texts as in the tag, with strengths by block: mu="0.5,mid@2". Remarks are logged, too.
         Raises RequestError for what cannot be read, MismatchError for LoRAs that make no pair, HostError for what this
-        pipeline cannot do; then its weights are its own.
+        pipeline cannot do; then nothing of this fusion stands.
         """
         named = {
             name: _text(value) for name, value in {THIRD: mu, METHOD: method, **values}.items() if value is not None
@@ -180,8 +184,12 @@ def _turn(model: PipelineModel, fused: FusedLora, step: int, count: int) -> None
         model.swap(fused, fused.schedule.winners(step, count))
 
 
-def _several(paths: LoraPath | Sequence[LoraPath]) -> Sequence[LoraPath]:
-    return [paths] if isinstance(paths, (str, PathLike)) else paths
+def _several(role: str, paths: LoraPath | Sequence[LoraPath]) -> Sequence[LoraPath]:
+    """Raises RequestError if there is none."""
+    several = [paths] if isinstance(paths, (str, PathLike)) else paths
+    if not several:
+        raise RequestError(f"there is no {role}: name at least one LoRA file")
+    return several
 
 
 def _text(value: Value) -> str:
@@ -191,7 +199,8 @@ def _text(value: Value) -> str:
 
 def _weighted(key: str, loras: Sequence[LoadedLora], weights: Value | Sequence[Value]) -> tuple[Source, ...]:
     """The sources of a request. Raises RequestError."""
-    several = [weights] * len(loras) if isinstance(weights, (str, float, int)) else weights
-    if len(several) != len(loras):
-        raise RequestError(f"{key} has {len(several)} weights for {len(loras)} LoRAs: give one, or one for each")
-    return tuple(weighted(Path(lora.name).stem, read_weight(key, _text(one))) for lora, one in zip(loras, several))
+    if isinstance(weights, str) or not isinstance(weights, Sequence):
+        weights = [weights] * len(loras)
+    if len(weights) != len(loras):
+        raise RequestError(f"{key} has {len(weights)} weights for {len(loras)} LoRAs: give one, or one for each")
+    return tuple(weighted(Path(lora.name).stem, read_weight(key, _text(one))) for lora, one in zip(loras, weights))

@@ -25,6 +25,13 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _usual_dtype(device: str) -> str:
+    """Half precision on a GPU; older cards are slow at bf16."""
+    if device == "cuda":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    return "fp16" if device == "mps" else "fp32"
+
+
 def open_pipeline(folder: Path, dtype: str | None = None, pipeline: str | None = None) -> Any:
     """A pipeline, its bars switched off.
 
@@ -49,9 +56,8 @@ def open_pipeline(folder: Path, dtype: str | None = None, pipeline: str | None =
             f"'{folder}' holds a {named}, which diffusers does not have: name its class with --pipeline MODULE.CLASS"
         )
     device = best_device()
-    usual = {"cpu": "fp32", "cuda": "bf16", "mps": "fp16"}[device]
     try:
-        pipe = kind.from_pretrained(str(folder), dtype=DTYPES[dtype or usual], local_files_only=True)
+        pipe = kind.from_pretrained(str(folder), dtype=DTYPES[dtype or _usual_dtype(device)], local_files_only=True)
         pipe.to(device)
     except Exception as error:
         raise FileError(f"'{folder}' cannot be opened: {_reason(error)}") from error

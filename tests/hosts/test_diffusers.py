@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
 
 from lib_nplora.errors import HostError
 from lib_nplora.files import names
+from lib_nplora.fusion.walk import fuse
+from lib_nplora.hosts import Host, ShelfFile
 from lib_nplora.hosts.diffusers import PipelineModel, _Originals
+from lib_nplora.hosts.protocol import shelf_of
+from lib_nplora.maths.cache import ByteLru
 from lib_nplora.pipelines import fuse_into
+from lib_nplora.request.tag import parse_tag
 from tests.pipelines import loras, tiny
 from tests.reference import pipelines as reference
 
@@ -114,6 +120,56 @@ def test_another_number_format_in_between(pipe, pair):
     fusion.undo()
     now = loras.weights(pipe)
     assert all(torch.equal(now[name], halved[name]) for name in now)
+
+
+def test_whole_weights_biases_and_norms(pair):
+    """q, k and v of a transformer are one layer in such a file, their biases too."""
+    pipe = tiny.made("Flux")
+    written(pipe, pair, only="single")
+    generator = torch.Generator().manual_seed(0)
+    block = "lora_unet_double_blocks_1_img_attn"
+    whole = {
+        f"{block}_qkv.diff": torch.randn(96, 32, generator=generator),
+        f"{block}_qkv.diff_b": torch.randn(96, generator=generator),
+        f"{block}_norm_query_norm.w_norm": torch.randn(16, generator=generator),
+    }
+    save_file(whole, pair[0])
+    before = loras.weights(pipe)
+    with fuse_into(pipe, *pair, c=0.5):
+        attention = pipe.transformer.transformer_blocks[1].attn
+        for number, layer in enumerate((attention.to_q, attention.to_k, attention.to_v)):
+            name = f"transformer.transformer_blocks.1.attn.to_{'qkv'[number]}"
+            for leaf, values in (("weight", whole[f"{block}_qkv.diff"]), ("bias", whole[f"{block}_qkv.diff_b"])):
+                expected = before[f"{name}.{leaf}"] + 0.5 * values.chunk(3)[number]
+                torch.testing.assert_close(getattr(layer, leaf).detach(), expected)
+        norm = before["transformer.transformer_blocks.1.attn.norm_q.weight"]
+        expected = norm + 0.5 * whole[f"{block}_norm_query_norm.w_norm"]
+        torch.testing.assert_close(attention.norm_q.weight.detach(), expected)
+    now = loras.weights(pipe)
+    assert all(torch.equal(now[name], value) for name, value in before.items())
+
+
+def test_it_is_a_model_without_a_shelf(pipe, pair):
+    """It loads files, and holds several fusions at once."""
+    expected = written(pipe, pair)
+    before = loras.weights(pipe)
+    host = Host("diffusers", PipelineModel(pipe), None)
+    with pytest.raises(HostError, match="diffusers keeps no list of LoRAs"):
+        shelf_of(host)
+    both = [[host.model.load(ShelfFile(path.name, str(path), "1"))] for path in pair]
+    fused = [fuse(parse_tag(["dog", "vangogh", mu]), *both, ByteLru(0)) for mu in ("0.5", "0.5", "method=klora")]
+    assert host.model.checkpoint is None
+    assert host.model.token() == PipelineModel(pipe).token()
+    host.model.apply(fused[:2])
+    for name, change in expected.items():
+        assert close(loras.layers(pipe)[name].weight, before[f"{name}.weight"], 2 * change)
+    host.model.swap(fused[2], fused[2].schedule.winners(5, 6))
+    host.model.apply(fused[:1])
+    for name, change in expected.items():
+        assert close(loras.layers(pipe)[name].weight, before[f"{name}.weight"], change)
+    host.model.clear()
+    now = loras.weights(pipe)
+    assert all(torch.equal(now[name], value) for name, value in before.items())
 
 
 def test_a_copy_stands_for_itself(pipe, pair):

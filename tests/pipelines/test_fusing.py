@@ -300,6 +300,7 @@ def test_files_that_cannot_be_read_are_named(dog, vangogh, tmp_path):
     save_file(broken, dog)
     assert "holds values that are not finite" in refused(pipe, dog, vangogh)
     assert "would be content and style at once" in refused(pipe, vangogh, vangogh)
+    assert refused(pipe, [], vangogh) == "there is no content: name at least one LoRA file"
 
 
 class Mini(DiffusionPipeline):
