@@ -66,6 +66,8 @@ class Piece:
         parameter = self.parameter
         if parameter.is_meta:
             raise HostError(f"layer {self.name} is offloaded by itself: use enable_model_cpu_offload() instead")
+        if parameter.is_inference():
+            raise HostError(f"layer {self.name} was made under torch.inference_mode(): load the pipeline outside of it")
         if type(parameter.data) is not Tensor or not parameter.is_floating_point() or parameter.element_size() < 2:
             raise HostError(
                 f"layer {self.name} is quantised ({type(self.module).__name__}, {parameter.dtype}), so nothing can be "

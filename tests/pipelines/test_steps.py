@@ -125,6 +125,22 @@ def test_after_an_exception_in_mid_picture_all_is_as_it_was(pair):
     assert type(pipe) is StableDiffusionPipeline
 
 
+def test_inference_mode_changes_nothing(pair):
+    pipe = tiny.made("SD 1.5")
+    written(pipe, pair)
+    before = loras.weights(pipe)
+    with fuse_into(pipe, *pair, method="klora"):
+        usual = tiny.picture(pipe, STEPS)
+    with torch.inference_mode(), fuse_into(pipe, *pair, method="klora"):
+        assert torch.equal(tiny.picture(pipe, STEPS), usual)
+    now = loras.weights(pipe)
+    assert all(torch.equal(now[name], value) for name, value in before.items())
+    with torch.inference_mode():
+        other = tiny.made("SD 1.5")
+    with pytest.raises(HostError, match=r"was made under torch.inference_mode\(\): load the pipeline outside of it"):
+        fuse_into(other, *pair)
+
+
 def test_the_callers_own_callback_is_called(pair):
     pipe = tiny.made("SD 1.5")
     written(pipe, pair)
