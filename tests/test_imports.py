@@ -55,7 +55,7 @@ THIRD_PARTY = {
     "tqdm": {"command_line"},
     "gradio": {"webui"},
     "PIL": {"pipelines", "webui"},
-    "diffusers": {"pipelines"},
+    **{name: {"pipelines"} for name in ("diffusers", "transformers")},
     **{name: {"webui"} for name in ("fastapi", "pydantic", "starlette")},
     "matplotlib": {"findings", "webui"},
     **{name: {"hosts", "webui"} for name in OF_HOSTS},

@@ -47,9 +47,11 @@ def open_pipeline(folder: Path, dtype: str | None = None, pipeline: str | None =
     named = _class_in(folder)
     try:
         import diffusers
+        import transformers
     except ImportError as error:
-        raise HostError(f"there is no diffusers here ({error}): {INSTALL}") from error
-    diffusers.utils.logging.disable_progress_bar()
+        raise HostError(f"diffusers cannot be used here ({error}): {INSTALL}") from error
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
     kind = _class_named(pipeline) if pipeline else diffusers.DiffusionPipeline
     if not pipeline and not hasattr(diffusers, named):
         raise FileError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,14 @@ def test_damaged_files_are_named(generate, models, tmp_path):
     code, _, err = generate(content=str(tmp_path / "half"))
     assert code == 2
     assert "'half.safetensors' cannot be opened as a .safetensors file" in err
+
+
+def test_without_diffusers_it_says_how_to_install_it(generate, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    code, _, err = generate()
+    assert code == 2
+    assert err.startswith("nplora: diffusers cannot be used here (")
+    assert "pip install '.[diffusers]'" in err
 
 
 def test_a_sheet_is_not_overwritten_unasked(generate):
