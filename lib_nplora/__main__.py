@@ -6,5 +6,6 @@ import torch
 
 from .command_line.main import main
 
-torch.set_num_threads(1)  # Small matrices: on a busy machine more threads take 10 times as long.
+if sys.argv[1:2] != ["generate"]:
+    torch.set_num_threads(1)  # Small matrices: on a busy machine more threads take 10 times as long.
 sys.exit(main())

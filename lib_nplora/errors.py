@@ -71,7 +71,7 @@ class MismatchError(NploraError):
 
 
 class HostError(NploraError):
-    """Something that this WebUI, as it is running now, cannot do."""
+    """Something that this WebUI or this pipeline, as it is now, cannot do."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 import shlex
@@ -12,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from lib_nplora.command_line.options import parser, request_of
+from lib_nplora.command_line.options import parser, request_of, requests_of
 from lib_nplora.request.roles import has_role, parse_roles
 from lib_nplora.request.tag import parse_tag
 from lib_nplora.webui.fields import PanelState
@@ -138,7 +139,10 @@ def test_every_tag_can_be_read():
 def test_every_command_can_be_read():
     found = commands(ALL)
     for words in found:
-        request_of(parser().parse_args(words)).check()
+        arguments = parser().parse_args(words)
+        rows = requests_of(arguments) if words[0] == "generate" else [[request_of(arguments)]]
+        for request in itertools.chain(*rows):
+            request.check()
     assert len(found) >= 3
 
 

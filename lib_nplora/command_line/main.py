@@ -1,4 +1,4 @@
-"""The command line: python -m lib_nplora fuse|inspect CONTENT STYLE ..."""
+"""The command line: python -m lib_nplora fuse|inspect CONTENT STYLE ..., or generate ..."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -21,6 +21,7 @@ from ..jobs.pair import PLAIN_MERGE, FileFusion, FilePair, Saving, check_new, fu
 from ..layers.key import ModuleKey
 from ..maths.rank_rule import RankRule
 from ..request.request import FusionRequest
+from .generate import generate
 from .options import parser, request_of
 
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 2 after one line on stderr; 130 if the user stopped it."""
     try:
         arguments = parser().parse_args(argv)
-        {"fuse": _fuse, "inspect": _inspect}[arguments.command](arguments)
+        {"fuse": _fuse, "inspect": _inspect, "generate": _generate}[arguments.command](arguments)
         sys.stdout.flush()
         return 0
     except NploraError as error:
@@ -59,7 +60,7 @@ def _fuse(arguments: argparse.Namespace) -> None:
     )
     with _bar() as progress:
         fused = fuse_files(_pair(arguments), saving, progress)
-    _warn(fused)
+    _warn(fused.remarks)
     if arguments.verbose:
         _print_layers(fused.summary.layers)
     if fused.sizing.size:
@@ -75,7 +76,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
         check_new(arguments.plot, ".png", arguments.overwrite, (pair.content, pair.style, pair.base))
     with _bar() as progress:
         fusion = inspect_files(pair, progress)
-    _warn(fusion)
+    _warn(fusion.remarks)
     if arguments.plot:
         picture = png(fusion, pair.request, arguments.steps)
         with replacing(arguments.plot) as part:
@@ -90,6 +91,11 @@ def _inspect(arguments: argparse.Namespace) -> None:
     for finding in findings(fusion, pair.request):
         print(finding)
     print(fusion.summary)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    _warn(generate(arguments))
+    print(arguments.output)
 
 
 def _rows(fusion: FileFusion, letters: Mapping[ModuleKey, str]) -> Iterator[dict[str, object]]:
@@ -113,9 +119,9 @@ def _pair(arguments: argparse.Namespace) -> FilePair:
     return FilePair(arguments.content, arguments.style, request_of(arguments), arguments.base)
 
 
-def _warn(fusion: FileFusion) -> None:
-    for remark in fusion.remarks:
-        print("nplora: warning:", _one_line(remark.told("command line")), file=sys.stderr)
+def _warn(remarks: Iterable[object]) -> None:
+    for remark in remarks:
+        print("nplora: warning:", _one_line(str(remark)), file=sys.stderr)
 
 
 @contextmanager

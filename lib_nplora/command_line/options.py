@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,13 +12,15 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import RequestError
 from ..files import DTYPES, HIGHEST_RANK, SPELLINGS, parse_size
+from ..layers.by_block import AT
 from ..maths.rank_rule import RankRule
 from ..methods.method import Method
 from ..methods.parameter import Parameter
 from ..methods.selection import MOST_STEPS, USUAL_STEPS
 from ..methods.table import method_named, methods, parameters, readers, usual
+from ..methods.texts import parse_seed
 from ..request.request import FusionRequest
-from ..request.tag import read_weight, weighted
+from ..request.tag import THIRD, read_weight, weighted
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,11 +66,32 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="print one JSON object")
     inspect.add_argument("--plot", metavar="OUT", type=Path, help="picture to draw, .png")
     inspect.add_argument("--overwrite", action="store_true", help="replace the picture if it exists")
+    _add_generate(commands)
     return main
 
 
 def request_of(arguments: argparse.Namespace) -> FusionRequest:
     """What a command that fuses a pair is asked for."""
+    return _request(arguments, arguments.method, {name: getattr(arguments, _held(name)) for name in parameters()})
+
+
+def requests_of(arguments: argparse.Namespace) -> list[list[FusionRequest]]:
+    """What `generate` is asked for: by method, one for each mu if the method reads that.
+
+    A method is not given what only others of them read.
+    """
+    rows = []
+    for method in arguments.method:
+        others = {one.name for other in arguments.method for one in other.parameters if not method.parameter(one.name)}
+        given = {name: getattr(arguments, _held(name)) for name in parameters() if name not in others}
+        mus = given.pop(THIRD, None) or [None]
+        if not method.parameter(THIRD):
+            mus = mus[:1]
+        rows.append([_request(arguments, method, {**given, THIRD: mu}) for mu in mus])
+    return rows
+
+
+def _request(arguments: argparse.Namespace, method: Method, given: Mapping[str, Any]) -> FusionRequest:
     content, style = (
         weighted(file.stem, weight)
         for file, weight in (
@@ -74,8 +99,41 @@ def request_of(arguments: argparse.Namespace) -> FusionRequest:
             (arguments.style, arguments.style_weight),
         )
     )
-    given = {name: getattr(arguments, name) for name in parameters()}
-    return FusionRequest.of((content,), (style,), arguments.method, **given)
+    return FusionRequest.of((content,), (style,), method, **given)
+
+
+def _add_generate(commands: Any) -> None:
+    generate = commands.add_parser("generate", help="draw what a diffusers pipeline makes of a pair, as one picture")
+    generate.add_argument(
+        "--model", metavar="DIR", type=Path, required=True, help="folder of a pipeline, as diffusers saves it"
+    )
+    for role, of in (("content", "subject"), ("style", "style")):
+        generate.add_argument(
+            f"--{role}", metavar="LORA", type=Path, required=True, help=f"LoRA of the {of}, a .safetensors file"
+        )
+    generate.add_argument("--prompt", metavar="TEXT", required=True, help="what to draw")
+    generate.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="picture to write, .png")
+    generate.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    generate.add_argument(
+        "--seed", metavar="N", type=parse_seed, default=0, help="of the noise, the same for all (default: 0)"
+    )
+    generate.add_argument(
+        "--steps", metavar="N", type=partial(_whole, "steps", MOST_STEPS), help="(default: the pipeline's own)"
+    )
+    generate.add_argument(
+        "--dtype", choices=DTYPES, help="number format of the model (default: fp32 on a CPU, bf16 or fp16 on a GPU)"
+    )
+    generate.add_argument(
+        "--pipeline", metavar="MODULE.CLASS", help="the pipeline's class, if diffusers does not have it"
+    )
+    generate.add_argument(
+        "--method",
+        metavar="X,X",
+        type=lambda text: [method_named(name) for name in text.split(",")],
+        default=[usual()],
+        help=f"a row of pictures for each: {', '.join(methods())} (default: {usual().name})",
+    )
+    _add_values(generate, listed=THIRD)
 
 
 def _add_fusion(command: argparse.ArgumentParser) -> None:
@@ -88,9 +146,30 @@ def _add_fusion(command: argparse.ArgumentParser) -> None:
         default=usual(),
         help=f"one of: {', '.join(methods())} (default: {usual().name})",
     )
+    _add_values(command)
+    command.add_argument(
+        "--base",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="the model's .safetensors file, which DoRA, GLoRA, IA3, OFT and BOFT need to be read",
+    )
+
+
+def _add_values(command: argparse.ArgumentParser, listed: str = "") -> None:
+    """The parameters of the methods, and the weights.
+
+    listed
+        A parameter of which several values may be given.
+    """
+    taken = {option for action in command._actions for option in action.option_strings}
     for parameter in parameters().values():
+        several = parameter.name == listed
         command.add_argument(
-            f"--{parameter.name}", metavar="X", type=parameter.read, help=_told(parameter).replace("%", "%%")
+            f"--method-{parameter.name}" if f"--{parameter.name}" in taken else f"--{parameter.name}",
+            dest=_held(parameter.name),
+            metavar="X,X" if several else "X",
+            type=partial(_several, parameter) if several else parameter.read,
+            help=("a picture for each: " * several + _told(parameter)).replace("%", "%%"),
         )
     for role in ("content", "style"):
         command.add_argument(
@@ -100,12 +179,16 @@ def _add_fusion(command: argparse.ArgumentParser) -> None:
             default=read_weight(f"{role}-weight", "1"),
             help=f"weight of the {role} LoRA, by block too: 1,in@0.6 (default: 1)",
         )
-    command.add_argument(
-        "--base",
-        metavar="CHECKPOINT",
-        type=Path,
-        help="the model's .safetensors file, which DoRA, GLoRA, IA3, OFT and BOFT need to be read",
-    )
+
+
+def _held(parameter: str) -> str:
+    """Under what the arguments hold the value of a parameter."""
+    return f"value_of_{parameter}"
+
+
+def _several(parameter: Parameter[Any], text: str) -> list[Any]:
+    """The values in `0,0.5,mid@2,hard`: what stands for a block belongs to the value before it. Raises RequestError."""
+    return [parameter.read(one) for one in re.split(f",(?![^,]*{AT})", text)]
 
 
 def _told(parameter: Parameter[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint, by the names that LoRAs are read under."""
+"""The weights of a model, by the names that LoRAs are read under."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -50,8 +51,26 @@ class _Piece:
     third: int | None = None
 
 
+class Weights(Protocol):
+    """A model's weights, as kinds of module that depend on them ask for them."""
+
+    @property
+    def name(self) -> str:
+        """What the user knows the model by."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal weights."""
+
+    def shape(self, slot: Slot) -> tuple[int, ...]:
+        """The shape of the weight at `slot`. Raises FileError if there is none."""
+
+    def weight(self, slot: Slot) -> Tensor:
+        """The weight at `slot`, float32, with its rows in the order of `slot`. Raises FileError."""
+
+
 class Base:
-    """A .safetensors file of a model, whose layers are read when asked for."""
+    """See Weights: those of a .safetensors file, whose layers are read when asked for."""
 
     def __init__(self, path: Path) -> None:
         """Raises FileError if it cannot be opened, or is no model that LoRAs are known for."""
@@ -67,13 +86,18 @@ class Base:
                 Remedy("name another as --base", "load another into the WebUI"),
             )
 
+    @property
+    def name(self) -> str:
+        """See Weights."""
+        return self.path.name
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file."""
         return sha256(self.path)
 
     def shape(self, slot: Slot) -> tuple[int, ...]:
-        """The shape of the weight at `slot`. Raises FileError if the checkpoint has none."""
+        """See Weights."""
         pieces = self._found(slot)
         shapes = [self._shape(piece) for piece in pieces]
         if len({shape[1:] for shape in shapes}) > 1:
@@ -82,7 +106,7 @@ class Base:
         return (stop - start, *shapes[0][1:])
 
     def weight(self, slot: Slot) -> Tensor:
-        """The weight at `slot`, float32, with its rows in the order of `slot`. Raises FileError."""
+        """See Weights."""
         pieces = self._found(slot)
         whole = torch.cat([self._read(piece) for piece in pieces])
         start, stop = _cut(slot, pieces, whole.shape[0], tuple(whole.shape))

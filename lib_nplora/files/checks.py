@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
 from ..errors import FileError, Remedy
 from . import models
-from .base import Base
+from .base import Weights
 from .formulas import decomposed
 from .kinds import FREE, LORA, SCALARS, Kind, Shapes, is_decomposed, kind_of
 from .module import BIASES, DAMAGED, Module, read_finite, refusal
@@ -28,7 +27,7 @@ _TOGETHER = (("sparse_values", "sparse_indices", "sparse_size"),)
 
 
 def checked(
-    file: TensorFile, base: Base | None, scales: PeftScales, module: str, slot: Slot, tensors: Mapping[str, str]
+    file: TensorFile, base: Weights | None, scales: PeftScales, module: str, slot: Slot, tensors: Mapping[str, str]
 ) -> Module:
     """The module at `slot`, which the file calls `module`, its tensors named by role. Raises FileError."""
     shapes = {role: file.shapes[name] for role, name in tensors.items()}
@@ -89,7 +88,7 @@ def _check_tensors(file: TensorFile, slot: Slot, tensors: Mapping[str, str]) -> 
 
 
 def _layer_shape(
-    file: TensorFile, base: Base | None, slot: Slot, kind: Kind, tensors: Mapping[str, str], shapes: Shapes
+    file: TensorFile, base: Weights | None, slot: Slot, kind: Kind, tensors: Mapping[str, str], shapes: Shapes
 ) -> tuple[int, ...]:
     """The shape of the weight's delta."""
     numbers = {role: read_finite(file, slot, tensors[role]) for role in SCALARS if role in tensors}
@@ -104,7 +103,7 @@ def _layer_shape(
         try:
             shape = _made_shape(kind, shapes, numbers, layer)
         except _MISFITS as error:
-            raise _stranger(file.path, base.path, slot, f"has {found} in one", layer) from error
+            raise _stranger(file.path.name, base.name, slot, f"has {found} in one", layer) from error
         shape = layer if math.prod(layer) == math.prod(shape) else shape
     kernel = models.kernel(slot.layer)
     if kind is not LORA and len(shape) == 2 and kernel and shape[1] % math.prod(kernel) == 0:
@@ -118,9 +117,9 @@ _MISFITS = (RuntimeError, ValueError, IndexError, OverflowError, TypeError)
 """What torch raises for shapes that do not fit."""
 
 
-def _stranger(path: Path, base: Path, slot: Slot, problem: str, layer: tuple[int, ...]) -> FileError:
+def _stranger(file: str, base: str, slot: Slot, problem: str, layer: tuple[int, ...]) -> FileError:
     return FileError(
-        f"'{path.name}' does not fit '{base.name}': layer {slot.layer} {problem} and is of shape {layer} in the other"
+        f"'{file}' does not fit '{base}': layer {slot.layer} {problem} and is of shape {layer} in the other"
     )
 
 

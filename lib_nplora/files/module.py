@@ -14,7 +14,7 @@ from ..layers.key import ModuleKey
 from ..maths.delta import Delta
 from ..maths.dense import DenseDelta
 from ..maths.lowrank import LowRankDelta
-from .base import Base
+from .base import Weights
 from .formulas import MAGNITUDES, decomposed
 from .kinds import LORA, SCALARS, Kind, Shapes, is_decomposed
 from .peft_scale import PeftScales
@@ -43,7 +43,7 @@ class Module:
     """
 
     file: TensorFile
-    base: Base | None
+    base: Weights | None
     scales: PeftScales
     name: str
     slot: Slot
@@ -63,9 +63,14 @@ class Module:
         return ModuleKey(self.slot.layer, self.slot.part, self.slot.rows(self.layer_shape))
 
     @property
+    def bias_shape(self) -> tuple[int, ...] | None:
+        """The shape of the bias's delta, None if the module has none."""
+        return next((self.shapes[role] for role in BIASES if role in self.shapes), None)
+
+    @property
     def bias_key(self) -> ModuleKey | None:
         """The key of the bias's delta, None if the module has none."""
-        shape = next((self.shapes[role] for role in BIASES if role in self.shapes), None)
+        shape = self.bias_shape
         if shape is None:
             return None
         return ModuleKey(self.slot.layer + BIAS, self.slot.part, self.slot.rows(shape))

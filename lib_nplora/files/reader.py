@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ..layers.key import ModuleKey
 from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.delta import Delta
 from . import names
-from .base import Base
+from .base import Base, Weights
 from .checks import checked
 from .hashing import sha256
 from .models import Family, detect, labels
@@ -31,6 +31,8 @@ class LoraFile:
         The model family it is made for, None if nothing tells.
     metadata
         What the file's header says about it.
+    shapes
+        Of its deltas, each in the shape of the weight or bias that it is for.
     """
 
     path: Path
@@ -38,10 +40,11 @@ class LoraFile:
     weights: LoraWeights
     family: Family | None
     metadata: Mapping[str, str]
+    shapes: Mapping[ModuleKey, tuple[int, ...]]
 
 
-def read_lora(path: Path, base: Base | Path | None = None) -> LoraFile:
-    """Open a .safetensors file. `base` is the checkpoint for the kinds of module that need its weights.
+def read_lora(path: Path, base: Weights | Path | None = None) -> LoraFile:
+    """Open a .safetensors file. `base` is the model, or its file, for the kinds of module that need its weights.
 
     Raises FileError, here for whatever names and shapes show, and when a layer is read for its values.
     """
@@ -56,8 +59,16 @@ def read_lora(path: Path, base: Base | Path | None = None) -> LoraFile:
     digest = whole = sha256(path)
     if base and any(module.needs_base for module in modules):
         digest = f"{whole}+{base.digest}"
+    weights = LoraWeights(path.stem, digest, DeltaMap({}, made), unmatched)
     family = detect(widths, [module.name for module in modules])
-    return LoraFile(path, whole, LoraWeights(path.stem, digest, DeltaMap({}, made), unmatched), family, file.metadata)
+    return LoraFile(path, whole, weights, family, file.metadata, _shapes(modules))
+
+
+def _shapes(modules: Iterable[Module]) -> dict[ModuleKey, tuple[int, ...]]:
+    """Of the deltas."""
+    found = {module.key: module.layer_shape for module in modules if module.layer_shape is not None}
+    biases = {module.bias_key: module.bias_shape for module in modules}
+    return {**found, **{key: shape for key, shape in biases.items() if key and shape}}
 
 
 def _add(made: dict[ModuleKey, Callable[[], Delta]], module: Module) -> None:
@@ -73,7 +84,7 @@ def _add(made: dict[ModuleKey, Callable[[], Delta]], module: Module) -> None:
         made[key] = read
 
 
-def _modules(file: TensorFile, base: Base | None) -> Iterator[Module]:
+def _modules(file: TensorFile, base: Weights | None) -> Iterator[Module]:
     """The file's modules, in its order, checked. Raises FileError."""
     scales = read_scales(file.path, file.metadata)
     found: dict[Slot, dict[str, str]] = {}

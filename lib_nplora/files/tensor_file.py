@@ -68,6 +68,9 @@ def _open(path: Path) -> Any:
         raise FileError(f"'{path.name}' is of a kind that can run code when opened: convert it to .safetensors first")
     if suffix in _OTHERS:
         raise FileError(f"'{path.name}' is a {_OTHERS[suffix]} file: use the .safetensors version of it")
+    if path.is_dir():
+        inside = [f"such as '{file}'" for file in sorted(path.glob("*.safetensors"))[:1]]
+        raise FileError(f"'{path}' is a folder: {', '.join(['name a .safetensors file', *inside])}")
     if not path.is_file():
         siblings = (file.name for file in path.parent.glob("*.safetensors"))
         raise FileError(f"there is no file '{path}'.{did_you_mean(path.name, siblings)}")

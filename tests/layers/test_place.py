@@ -143,6 +143,7 @@ def test_a_unet_has_all_blocks_of_the_original_code(model, last_in, last_out):
         ("diffusion_model.input_blocks.0.0.weight", "in0", "convolution"),
         ("time_embedding.linear_1", "in", "time"),
         ("add_embedding.linear_2", "in", "embedding"),
+        ("class_embedding.linear_1", "in", "embedding"),
         ("conv_norm_out", "out", "norm"),
         ("diffusion_model_out_2", "out", "convolution"),
         ("double_blocks.7.txt_attn.qkv", "double7", "text qkv"),

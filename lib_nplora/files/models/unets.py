@@ -19,7 +19,7 @@ from .. import text_encoders
 from ..slot import Slot
 from .family import PREFIX, Family, Widths
 
-BARE = (r"(?:down|up)_blocks", "mid_block", r"conv_(?:norm_)?(?:in|out)", "(?:time|add)_embedding")
+BARE = (r"(?:down|up)_blocks", "mid_block", r"conv_(?:norm_)?(?:in|out)", "(?:time|add|class)_embedding")
 """How names start that have no prefix."""
 
 _REWRITES = ((r"_processor(?=_to_)", ""), (r"_to_out$", "_to_out_0"))
@@ -51,13 +51,13 @@ _KERNELS = (
 """Layers of a UNet that are convolutions, and their kernels."""
 
 
-_BLOCKS = r"(?:down_blocks|mid_block|up_blocks|conv_in|conv_norm_out|conv_out|time_embedding|add_embedding)(?:_|$)"
+_BLOCKS = r"(?:down_blocks|mid_block|up_blocks|conv_in|conv_norm_out|conv_out|(?:time|add|class)_embedding)(?:_|$)"
 """How the name of every layer of such a UNet starts in diffusers."""
 
 
 _WORDS = (
     r"(?:down|up|transformer)\.blocks|mid\.block|to\.(?:[qkv]|out)|proj\.(?:in|out)|conv\.(?:norm\.out|in|out|shortcut)"
-    r"|time\.emb\.proj|(?:time|add)\.embedding|linear\.[12]"
+    r"|time\.emb\.proj|(?:time|add|class)\.embedding|linear\.[12]"
 )
 """Parts of a name in diffusers that hold an underscore, written with dots."""
 

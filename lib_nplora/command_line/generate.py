@@ -1,0 +1,52 @@
+"""A pipeline's pictures of a pair, one for each method and each mu, on one sheet."""
+
+from __future__ import annotations
+
+import argparse
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from ..files import replacing
+from ..jobs.pair import check_new
+from ..pipelines.drawing import Cell, draw, sheet
+from ..pipelines.fusing import Pair, on_disk
+from ..pipelines.opening import open_pipeline
+from ..request.request import FusionRequest
+from ..request.tag import THIRD
+from .options import requests_of
+
+
+def generate(arguments: argparse.Namespace) -> list[str]:
+    """Write the sheet. Returns what the user might not expect of it, each thing once.
+
+    Raises FileError, MismatchError, RequestError, HostError.
+    """
+    check_new(arguments.output, ".png", arguments.overwrite, (arguments.content, arguments.style))
+    for path in (arguments.content, arguments.style):
+        on_disk(path)
+    rows = requests_of(arguments)
+    pipe = open_pipeline(arguments.model, arguments.dtype, arguments.pipeline)
+    pair = Pair(pipe, arguments.content, arguments.style)
+    for request in (request for row in rows for request in row):
+        pair.checked(request)
+    cells: list[list[Cell]] = []
+    remarks: dict[str, None] = {}
+    with tqdm(total=sum(map(len, rows)), unit="picture", leave=False, disable=None) as bar:
+        for row in rows:
+            cells.append([])
+            for request in row:
+                bar.set_description(caption(request))
+                with pair.fused(request) as fusion:
+                    picture = draw(pipe, arguments.prompt, arguments.seed, arguments.steps)
+                cells[-1].append(Cell(caption(request), picture))
+                remarks.update(dict.fromkeys(fusion.remarks))
+                bar.update()
+    with replacing(arguments.output) as part:
+        sheet(cells).save(part, "PNG")
+    return list(remarks)
+
+
+def caption(request: FusionRequest) -> str:
+    """As in a tag."""
+    mu = request.method.parameter(THIRD)
+    return f"{request.method.name} {THIRD}={request.values.text(mu)}" if mu else request.method.name
