@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lib_nplora.pipelines import Pair
 
 from lab import judge as judges
 from lab.data import WORK
@@ -24,6 +23,7 @@ from lab.rows import DIRECT, Row
 from lab.sample import STEPS, open_pipeline
 from lab.table import NOISES, REGIMES
 from lab.words import HELD_OUT_STYLES, HELD_OUT_SUBJECTS
+from lib_nplora.pipelines import Pair
 
 HARD = Row("NP hard", {"mu": "hard"})
 
