@@ -14,7 +14,9 @@ GUIDANCE = 3.0
 
 
 def open_pipeline(folder: Path) -> MiniPipeline:
-    """The pipeline of a folder in float32, without progress bars."""
+    """The pipeline of a folder in float32, without progress bars. Ends the program with a sentence if there is none."""
+    if not (folder / "model_index.json").is_file():
+        raise SystemExit(f"there is no pipeline in '{folder}': train and ship one first, see lab/README.md")
     pipe = MiniPipeline.from_pretrained(folder)
     pipe.text_encoder.float()
     pipe.unet.float().to(memory_format=torch.channels_last)

@@ -25,6 +25,11 @@ def test_a_saved_pipeline_opens_and_draws_the_same(pipe, tmp_path):
     assert torch.allclose(draw(opened, CAPTIONS, 1, 2), draw(pipe, CAPTIONS, 1, 2), atol=1e-4)
 
 
+def test_a_folder_without_a_pipeline_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="there is no pipeline in .*: train and ship one first"):
+        open_pipeline(tmp_path)
+
+
 def test_pictures_depend_on_their_own_noise_and_words_alone(pipe):
     both, alone = draw(pipe, CAPTIONS, 5, 2), draw(pipe, CAPTIONS[:1], 5, 2)
     assert torch.allclose(both[0], alone[0], atol=1e-5)
