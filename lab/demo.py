@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import torch
-from lib_nplora.pipelines import Pair
 from PIL import Image
 
 from lab import shipped
@@ -21,6 +20,7 @@ from lab.rows import SHOWN, Row
 from lab.sample import STEPS, draw, open_pipeline
 from lab.sheet import grid, image
 from lab.words import CLASS, content_caption, fused_caption, style_caption
+from lib_nplora.pipelines import Pair
 
 SHOWN_PAIRS = (("fox", "neon"), ("strawberry", "duotone"))
 """The subjects and styles whose LoRAs are shipped."""

@@ -13,7 +13,6 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from lib_nplora.pipelines import Pair
 
 from lab import judge as judges
 from lab.controls import controls
@@ -23,6 +22,7 @@ from lab.rows import DIRECT, GRID, MEASURED, weighted
 from lab.sample import STEPS, open_pipeline
 from lab.scores import Entry, difference, judged, means, tuned
 from lab.words import HELD_OUT_STYLES, HELD_OUT_SUBJECTS
+from lib_nplora.pipelines import Pair
 
 REGIMES = {"same": ((0, 0),), "different": ((1, 2), (3, 4), (5, 6))}
 """Training seeds of content and style."""

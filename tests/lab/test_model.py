@@ -26,7 +26,7 @@ def test_a_saved_pipeline_opens_and_draws_the_same(pipe, tmp_path):
 
 
 def test_a_folder_without_a_pipeline_is_told_in_a_sentence(tmp_path):
-    with pytest.raises(SystemExit, match="there is no pipeline in .*: train and ship one first"):
+    with pytest.raises(SystemExit, match=r"there is no pipeline in .*: train and ship one first"):
         open_pipeline(tmp_path)
 
 
