@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from lib_nplora.methods.table import methods
+
 from ..hosts.driver import write_lora
 from ..webui.browser import machine
 from .driver import KINDS, RealHost, running
@@ -241,6 +243,10 @@ class TestPage:
         plot.vary("Y", "[NP-LoRA] method")
         plot.fill("Y")
         expect(plot.chosen("X")).to_have_text(MUS)
+        expect(plot.chosen("Y")).to_have_text(list(methods()))
+        plot.drop("Y")
+        plot.vary("Y", "[NP-LoRA] method")
+        plot.pick("Y", "np", "direct")
         expect(plot.chosen("Y")).to_have_text(["np", "direct"])
         tab.panel.prompt.fill("a cat")
         page.shoot(shot("plot"))
