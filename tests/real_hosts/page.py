@@ -127,12 +127,8 @@ class Plot:
         choose(self._form.locator(f"#{self._id}_{axis.lower()}_type"), label)
         expect(self._fill_button(axis)).to_be_visible()
 
-    def drop(self, axis: str) -> None:
-        """Put nothing on an axis."""
-        choose(self._form.locator(f"#{self._id}_{axis.lower()}_type"), "Nothing")
-
     def pick(self, axis: str, *values: str) -> None:
-        """Choose some of the values that the plot offers."""
+        """Choose some of the values that the plot offers; those that are chosen are taken out again."""
         box = self._values(axis)
         for value in values:
             box.click()
