@@ -115,7 +115,7 @@ class PipelineModel:
 
     def load(self, file: ShelfFile) -> LoraWeights:
         """See Model. Raises HostError for layers whose values cannot be changed."""
-        lora = read_lora(Path(file.path), _Originals(self, self.name, str(self.token())))
+        lora = read_lora(Path(file.path), Originals(self, self.name, str(self.token())))
         there = [key for key in lora.weights.deltas if key.name in self._layers]
         if not there:
             raise self._mismatch(lora, f"none of its {len(lora.weights.deltas)} layers is there")
@@ -236,7 +236,7 @@ class PipelineModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _Originals:
+class Originals:
     """See Weights: those of a pipeline without any fusion of ours."""
 
     model: PipelineModel

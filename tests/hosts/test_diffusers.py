@@ -15,7 +15,7 @@ from lib_nplora.errors import HostError
 from lib_nplora.files import names
 from lib_nplora.fusion.walk import fuse
 from lib_nplora.hosts import Host, ShelfFile
-from lib_nplora.hosts.diffusers import PipelineModel, _Originals
+from lib_nplora.hosts.diffusers import Originals, PipelineModel
 from lib_nplora.hosts.protocol import shelf_of
 from lib_nplora.maths.cache import ByteLru
 from lib_nplora.pipelines import fuse_into
@@ -203,7 +203,7 @@ def test_the_models_own_weights_are_given_as_a_file_has_them(module, layers, swa
     expected = torch.cat([pipe.transformer.get_submodule(one).weight for one in found])
     if swapped:
         expected = torch.cat(expected.chunk(2)[::-1])
-    originals, slot = _Originals(PipelineModel(pipe), "a pipeline", ""), names.slot_of(module)
+    originals, slot = Originals(PipelineModel(pipe), "a pipeline", ""), names.slot_of(module)
     assert originals.shape(slot) == tuple(expected.shape)
     assert torch.equal(originals.weight(slot), expected)
 
