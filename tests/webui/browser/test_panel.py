@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
 from lib_nplora.methods.table import methods, parameters
 from lib_nplora.methods.texts import format_number
@@ -182,23 +182,6 @@ def test_the_chooser_writes_a_block_into_its_line_once(panel):
     panel.type_into("style_weight", "0.8")
     panel.add_block("style_by_block", "in", "in@0.8")
     expect(panel.tag).to_have_value("<nplora:dog:vangogh:2,mid@0.5,out1@2:s=0.8,in@0.8>")
-
-
-def test_an_answer_that_comes_late_does_not_stay(panel):
-    panel.choose_pair()
-    line = panel.text("mu_by_block")
-    line.fill("mid@2")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5,mid@2>")
-    late: list[Route] = []
-    asked = "**/run/predict*"
-    panel.page.route(asked, lambda route: route.continue_() if late else late.append(route))
-    line.blur()
-    panel.tick("hard", True)
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard,mid@2>")
-    late[0].continue_()
-    late[0].request.response()
-    panel.page.wait_for_timeout(1000)
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard,mid@2>")
 
 
 def test_a_line_by_block_is_typed_too(panel):
