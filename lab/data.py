@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from lab.fetch import SETS, read
 from lab.filters import FILTERS
+from lab.folder import WORK
 from lab.words import ALL_STYLES, ALL_SUBJECTS
 
 SIZE = 48
@@ -26,9 +27,6 @@ SIZE = 48
 
 DRAWN = 4 * SIZE
 """Pixels of a side before it is made small."""
-
-WORK = Path(__file__).parent / "work"
-"""Where downloads, pictures and training runs are kept; git ignores it."""
 
 
 def draw(icons: dict[str, Any], name: str) -> Image.Image:

@@ -18,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lab.data import WORK, Pictures, pictures
+from lab import folder
+from lab.data import Pictures, pictures
 
 WIDTHS = (3, 32, 64, 128, 160)
 SHARPNESS = 12
@@ -153,12 +154,12 @@ def load(path: Path) -> Judge:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path, default=folder.WORK)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    save(train(pictures(args.work), args.steps, args.seed), args.work / f"judge-{args.seed}.safetensors")
+    save(train(pictures(args.work), args.steps, args.seed), folder.judge(args.work, args.seed))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from lab import folder
 from lab import judge as judges
-from lab.data import WORK
 from lab.sample import draw, open_pipeline
 from lab.sheet import grid, image
 from lab.train_lora import Lesson, lesson, score
@@ -29,15 +29,15 @@ def known_pairs() -> Lesson:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("loras", nargs="*", type=Path, help="files of train_lora, named SUBJECT-... or STYLE-...")
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path, default=folder.WORK)
     parser.add_argument("--base", type=Path, help="the pipeline's folder")
     parser.add_argument("--judges", type=Path, nargs="+", help="files of judges")
     parser.add_argument("--count", type=int, default=BASE_PAIRS, help="pictures of a line")
     parser.add_argument("-o", "--output", type=Path, help="also draw a sheet of pictures, a row a line")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    pipe = open_pipeline(args.base or args.work / "base" / "pipeline")
-    panel = [judges.load(path) for path in args.judges or sorted(args.work.glob("judge-*.safetensors"))]
+    pipe = open_pipeline(args.base or folder.base(args.work))
+    panel = [judges.load(path) for path in args.judges or folder.judges(args.work)]
     rows = []
     for path in [None, *args.loras]:
         told = lesson(path.stem.partition("-")[0]) if path else known_pairs()

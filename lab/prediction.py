@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lab import folder
 from lab import judge as judges
-from lab.data import WORK
 from lab.demo import fused
 from lab.model.pipeline import MiniPipeline
 from lab.rows import DIRECT, Row
@@ -73,19 +73,19 @@ def hold(pipe: MiniPipeline, panel: Sequence[judges.Judge], subject: str, files:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path, default=folder.WORK)
     parser.add_argument("--base", type=Path, help="the pipeline's folder")
     parser.add_argument("--layers", default="all")
     parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    pipe = open_pipeline(args.base or args.work / "base" / "pipeline")
-    panel = [judges.load(path) for path in sorted(args.work.glob("judge-*.safetensors"))]
+    pipe = open_pipeline(args.base or folder.base(args.work))
+    panel = [judges.load(path) for path in folder.judges(args.work)]
     held = []
     all_seeds = [seeds for regime in REGIMES.values() for seeds in regime]
     for seeds, subject, style in product(all_seeds, HELD_OUT_SUBJECTS, HELD_OUT_STYLES):
         names = zip((subject, style), seeds)
-        files = [args.work / "loras" / f"{name}-{args.layers}-{seed}.safetensors" for name, seed in names]
+        files = [folder.lora(args.work, name, args.layers, seed) for name, seed in names]
         if all(file.exists() for file in files):
             held.append(hold(pipe, panel, subject, files, args.steps))
             print(f"{held[-1].name}: removed {held[-1].removed:.3f} changed {held[-1].changed:.3f}", flush=True)

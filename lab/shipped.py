@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -26,9 +23,3 @@ def truth(subject: str, style: str) -> Image.Image:
 
 def truth_path(subject: str, style: str) -> Path:
     return WEIGHTS / "truth" / f"{subject}-{style}.png"
-
-
-def as_tensor(images: Sequence[Image.Image]) -> torch.Tensor:
-    """(n, 3, size, size), -1 to 1."""
-    stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1

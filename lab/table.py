@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
+from lab import folder
 from lab import judge as judges
 from lab.controls import controls
-from lab.data import WORK, Pictures, pictures
+from lab.data import Pictures, pictures
 from lab.demo import fused
 from lab.rows import DIRECT, GRID, MEASURED, weighted
 from lab.sample import STEPS, open_pipeline
@@ -46,7 +47,7 @@ def missing(
     """(subject, style, seeds, content, style) of pairs whose LoRAs are trained and that lack a row."""
     done = {(*entry.pair, entry.method) for entry in there}
     for seeds, subject, style in product(REGIMES[regime], subjects, styles):
-        files = [work / "loras" / f"{name}-{layers}-{seed}.safetensors" for name, seed in zip((subject, style), seeds)]
+        files = [folder.lora(work, name, layers, seed) for name, seed in zip((subject, style), seeds)]
         lacks = any((subject, style, *seeds, row.label) not in done for row in ROWS)
         if lacks and all(file.exists() for file in files):
             yield subject, style, seeds, *files
@@ -55,7 +56,7 @@ def missing(
 def draw_missing(work: Path, found: Pictures, panel: Sequence[judges.Judge], args: argparse.Namespace) -> list[Entry]:
     path = work / f"table-{args.regime}-{args.layers}.jsonl"
     entries = read(path)
-    pipe = open_pipeline(args.base or work / "base" / "pipeline")
+    pipe = open_pipeline(args.base or folder.base(work))
     for subject, style, seeds, content, look in missing(
         work, args.regime, args.layers, entries, args.subjects, args.styles
     ):
@@ -92,7 +93,7 @@ def table(entries: Sequence[Entry]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path, default=folder.WORK)
     parser.add_argument("--base", type=Path, help="the pipeline's folder")
     parser.add_argument("--regime", choices=REGIMES, default="different")
     parser.add_argument("--layers", default="all")
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    panel = [judges.load(path) for path in sorted(args.work.glob("judge-*.safetensors"))]
+    panel = [judges.load(path) for path in folder.judges(args.work)]
     with controls():
         entries = draw_missing(args.work, pictures(args.work), panel, args)
     print(f"{len({entry.pair for entry in entries})} pairs, {len(panel)} judges\n\n{table(entries)}")

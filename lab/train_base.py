@@ -18,7 +18,8 @@ import torch.distributed as dist
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from lab.data import WORK, Pictures, pictures
+from lab.data import Pictures, pictures
+from lab.folder import WORK
 from lab.model import flow
 from lab.model.parts import new_pipeline
 from lab.model.pipeline import MiniPipeline

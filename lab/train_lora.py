@@ -17,8 +17,9 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import nn
 
+from lab import folder
 from lab import judge as judges
-from lab.data import WORK, Pictures, pictures
+from lab.data import Pictures, pictures
 from lab.model import flow
 from lab.model.pipeline import MiniPipeline
 from lab.sample import draw, open_pipeline
@@ -141,7 +142,7 @@ def save(pipe: MiniPipeline, name: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", help="held-out subjects and styles, or: all")
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path, default=folder.WORK)
     parser.add_argument("--base", type=Path, help="the pipeline's folder; by default the one that train_base made")
     parser.add_argument("--judge", type=int, default=7, help="the judge's seed")
     parser.add_argument("--seed", type=int, default=0)
@@ -150,14 +151,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=Recipe.rate)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found, judge = pictures(args.work), judges.load(args.work / f"judge-{args.judge}.safetensors")
+    found, judge = pictures(args.work), judges.load(folder.judge(args.work, args.judge))
     recipe = Recipe(args.steps, args.rate, layers=args.layers, seed=args.seed)
     for name in HELD_OUT_SUBJECTS + HELD_OUT_STYLES if args.names == ["all"] else args.names:
-        path = args.work / "loras" / f"{name}-{recipe.layers}-{recipe.seed}.safetensors"
+        path = folder.lora(args.work, name, recipe.layers, recipe.seed)
         if path.exists():
             continue
         began = time.monotonic()
-        pipe = open_pipeline(args.base or args.work / "base" / "pipeline")
+        pipe = open_pipeline(args.base or folder.base(args.work))
         train(pipe, lesson(name), found, judge, recipe)
         save(pipe, name, path)
         subject, style, harmonic = score(pipe, judge, lesson(name), 2 * len(SUBJECTS), seed=9000)
