@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 Floats = NDArray[np.float32]
 """(height, width, 3), 0 to 1; drawings stand on white."""
@@ -35,20 +35,9 @@ def outside(picture: Floats) -> Floats:
     white = Image.fromarray(((picture.min(-1) > 0.97) * 255).astype(np.uint8)).convert("L")
     framed = Image.new("L", (white.width + 2, white.height + 2), 255)
     framed.paste(white, (1, 1))
-    pixels = np.asarray(framed) == 255
-    reached = np.zeros_like(pixels)
-    reached[0, :] = reached[-1, :] = reached[:, 0] = reached[:, -1] = True
-    while True:
-        grown = reached.copy()
-        grown[1:] |= reached[:-1]
-        grown[:-1] |= reached[1:]
-        grown[:, 1:] |= reached[:, :-1]
-        grown[:, :-1] |= reached[:, 1:]
-        grown &= pixels
-        if (grown == reached).all():
-            break
-        reached = grown
-    mask = Image.fromarray((reached[1:-1, 1:-1] * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.0))
+    ImageDraw.floodfill(framed, (0, 0), 128)
+    reached = np.asarray(framed)[1:-1, 1:-1] == 128
+    mask = Image.fromarray((reached * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.0))
     return np.asarray(mask, np.float32)[..., None] / 255
 
 
