@@ -33,6 +33,8 @@ class LayerReport:
         Share of the input's directions that the style's basis spans, 0 to 1.
     reason
         Why there is nothing to project in this layer, if so.
+    weights
+        What the method multiplied the content's and the style's weights with; the energies count them.
     """
 
     outcome: Outcome
@@ -41,6 +43,7 @@ class LayerReport:
     removed_energy: float = 0.0
     protected: float = 0.0
     reason: str = ""
+    weights: tuple[float, float] = (1.0, 1.0)
 
     @property
     def removed(self) -> float:

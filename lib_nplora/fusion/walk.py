@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ from ..maths.cache import ByteLru
 from ..maths.delta import Delta, total
 from ..maths.lowrank import exact_math
 from ..methods.bases import CONTENT_INPUT, STYLE_INPUT
-from ..methods.layer import Layer, Need, Share, Side
-from ..methods.method import LeftOut, Sum, Turns, added_up
+from ..methods.layer import Layer, Need, Overall, Share, Side
+from ..methods.method import EQUAL, LeftOut, Sum, Turns, added_up
 from ..methods.parameter import Values
 from ..methods.selection import Contest
 from ..request.request import FusionRequest, Source
@@ -78,21 +78,18 @@ def fuse_layers(
     slices share their input side, so each slice of a content is projected with the basis of the style's module that
     holds those rows, whole or slice.
     `derived` keeps what the method needs. Layers that both sides hold are measured if they are `inspected`.
-    Each delta of each LoRA is asked for once, so that LoRAs read from disk layer by layer are held one at a time.
+    Each delta of each LoRA is asked for once, so that LoRAs read from disk layer by layer are held one at a time; twice
+    if the method needs something of all layers.
     Raises MismatchError if a layer has another shape in one of the LoRAs, RequestError for values that do not go
     together and for LoRAs that the method can do nothing with.
     """
     request.check()
-    walk = _Walk(request, request.values, derived, inspected)
+    walk = _Walk(request, request.values, contents, styles, derived, inspected)
     request.method.check_pair(walk.values, contents, styles)
     for layer, slices in _slices((*contents, *styles)).items():
         with exact_math():
-            content = _shares(slices, request, request.contents, contents)
-            style = _shares(slices, request, request.styles, styles)
-            _check_shapes(layer, [*content, *style])
-            cuts = sorted({row for share in (*content, *style) for row in (share.start, share.stop)})
-            pieces = [walk.fuse(layer, start, stop, content, style) for start, stop in itertools.pairwise(cuts)]
-        yield from filter(None, pieces)
+            pieces = [walk.fuse(piece) for piece in walk.pieces(layer, slices)]
+        yield from pieces
 
 
 def fuse(
@@ -136,47 +133,73 @@ def _shares(
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """What stays the same from layer to layer."""
+    """What stays the same from layer to layer.
+
+    overall
+        What was made of all layers together.
+    """
 
     request: FusionRequest
     values: Values
+    contents: Sequence[LoraWeights]
+    styles: Sequence[LoraWeights]
     derived: ByteLru
     inspected: bool
+    overall: dict[Overall[Any], Any] = field(default_factory=dict)
 
-    def fuse(
-        self, layer: ModuleKey, start: int, stop: int, contents: Sequence[Share], styles: Sequence[Share]
-    ) -> FusedLayer | None:
-        """Fuse what the LoRAs hold for these rows; None if they hold nothing."""
+    def pieces(self, layer: ModuleKey, slices: Sequence[ModuleKey]) -> list[Layer]:
+        """The layer, cut where any of the LoRAs has its slices; without rows that none of them holds."""
+        contents = _shares(slices, self.request, self.request.contents, self.contents)
+        styles = _shares(slices, self.request, self.request.styles, self.styles)
+        _check_shapes(layer, [*contents, *styles])
+        cuts = sorted({row for share in (*contents, *styles) for row in (share.start, share.stop)})
         whole = all(share.key.rows is None for share in (*contents, *styles))
-        content, style = (
-            Side([share for share in shares if share.covers(start, stop)], start, stop) for shares in (contents, styles)
-        )
-        if not (content or style):
-            return None
-        key = layer if whole else ModuleKey(layer.name, layer.part, (start, stop))
-        given = Layer(key, content, style, lambda need: self._declared(need, given))
-        fused = self._fused(given)
+        pieces = []
+        for start, stop in itertools.pairwise(cuts):
+            content, style = (
+                Side([share for share in shares if share.covers(start, stop)], start, stop)
+                for shares in (contents, styles)
+            )
+            if content or style:
+                key = layer if whole else ModuleKey(layer.name, layer.part, (start, stop))
+                pieces.append(Layer(key, content, style, self._declared))
+        return pieces
+
+    def fuse(self, layer: Layer) -> FusedLayer:
+        fused, weighed = self._fused(layer)
         if self.inspected and fused.report.outcome is Outcome.FUSED:
-            return replace(fused, interference=self._interference(fused, given))
+            return replace(fused, interference=self._interference(fused, weighed))
         return fused
 
-    def _fused(self, layer: Layer) -> FusedLayer:
-        key, report, method = layer.key, _report(layer), self.request.method
+    def _fused(self, layer: Layer) -> tuple[FusedLayer, Layer]:
+        """The fused layer, and the layer with the weights that counted."""
+        key, method, values = layer.key, self.request.method, self.values.at(layer.key.place.block)
         if not any(share.weight for side in (layer.content, layer.style) for share in side.shares):
-            return FusedLayer(key, None, replace(report, outcome=Outcome.LEFT_OUT))
-        made = method.fuse(layer, self.values.at(key.place.block)) if method.takes(layer) else added_up(layer)
+            return FusedLayer(key, None, replace(_report(layer), outcome=Outcome.LEFT_OUT)), layer
+        weights = method.weigh(layer, values) if layer.is_shared else EQUAL
+        layer = layer.weighed(*weights)
+        report = replace(_report(layer), weights=weights)
+        made = method.fuse(layer, values) if method.takes(layer) else added_up(layer)
         if isinstance(made, LeftOut):
-            return FusedLayer(key, None, replace(report, outcome=Outcome.LEFT_OUT))
+            return FusedLayer(key, None, replace(report, outcome=Outcome.LEFT_OUT)), layer
         if isinstance(made, Turns):
             won, lost = _sum(layer.content, layer.style), _sum(layer.style, layer.content)
-            return FusedLayer(key, won, report, lost, made.contest)
-        return FusedLayer(key, total([*made.styles, *made.contents]), _with_losses(report, made))
+            return FusedLayer(key, won, report, lost, made.contest), layer
+        return FusedLayer(key, total([*made.styles, *made.contents]), _with_losses(report, made)), layer
 
-    def _declared(self, need: Need[Any], layer: Layer) -> Any:
+    def _declared(self, need: Need[Any] | Overall[Any], layer: Layer) -> Any:
         """What the method asks for. Raises LookupError for what it does not declare."""
         if need not in self.request.method.needs:
             raise LookupError(f"method {self.request.method.name} does not declare that it needs {need.name}")
+        if isinstance(need, Overall):
+            if need not in self.overall:
+                self.overall[need] = need.make(self._all())
+            return self.overall[need]
         return self._fulfilled(need, layer)
+
+    def _all(self) -> Iterator[Layer]:
+        for layer, slices in _slices((*self.contents, *self.styles)).items():
+            yield from self.pieces(layer, slices)
 
     def _fulfilled(self, need: Need[Any], layer: Layer) -> Any:
         return self.derived.get((need.name, need.depends_on(layer)), partial(need.make, layer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,6 +17,7 @@ class Sized(Protocol):
 
 
 T = TypeVar("T", bound=Sized)
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,12 @@ class Side:
         """Equal for equal `modules`."""
         return tuple((share.digest, share.key) for share in self.shares)
 
+    def scaled(self, weight: float) -> Side:
+        """weight * side."""
+        if weight == 1:
+            return self
+        return Side([replace(share, weight=weight * share.weight) for share in self.shares], self.start, self.stop)
+
     def one_weight(self) -> tuple[float, Side]:
         """(factor, side), whose product this side is. The factor is 1 unless there is one LoRA: its weight is free."""
         if len(self.shares) != 1:
@@ -121,7 +128,24 @@ class Need(Generic[T]):
 
     def of(self, layer: Layer) -> T:
         """The value for a layer, by whoever walks over the layers."""
-        value: T = layer.fulfil(self)
+        value: T = layer.fulfil(self, layer)
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Overall(Generic[U]):
+    """Something that a method reads of all layers together. It is made once a fusion.
+
+    make
+        All layers -> the value.
+    """
+
+    name: str
+    make: Callable[[Iterable[Layer]], U]
+
+    def of(self, layer: Layer) -> U:
+        """The value, by whoever walks over the layers."""
+        value: U = layer.fulfil(self, layer)
         return value
 
 
@@ -134,13 +158,17 @@ class Layer:
     content, style
         One of them may be empty.
     fulfil
-        Makes or finds what a need asks for.
+        Makes or finds what a need asks for of a layer.
     """
 
     key: ModuleKey
     content: Side
     style: Side
-    fulfil: Callable[[Need[Any]], Any]
+    fulfil: Callable[[Need[Any] | Overall[Any], Layer], Any]
+
+    def weighed(self, content: float, style: float) -> Layer:
+        """The layer with its sides' weights multiplied."""
+        return replace(self, content=self.content.scaled(content), style=self.style.scaled(style))
 
     @property
     def has_input_side(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Union
 from ..layers.weights import LoraWeights
 from ..maths.delta import Delta
 from ..maths.rank_rule import RankRule
-from .layer import Layer, Need
+from .layer import Layer, Need, Overall
 from .parameter import Parameter, Values
 from .selection import Contest, Rule, Schedule
 
@@ -47,6 +47,12 @@ class LeftOut:
 
 Made = Union[Sum, Turns, LeftOut]  # noqa: UP007
 """What a method makes of a layer."""
+
+
+Weights = tuple[float, float]
+"""The content's and the style's."""
+
+EQUAL: Weights = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,9 @@ class Method:
         What `fuse` asks layers for.
     takes
         The layers that `fuse` is for. The others are added up.
+    weigh
+        (a layer that both sides hold, the values that count there) -> what their weights are multiplied with before
+        anything else.
     rule
         Values -> who wins the layers that take turns at which step; None if the method does not change with the steps.
     projects_by
@@ -132,8 +141,9 @@ class Method:
     source: str
     fuse: Callable[[Layer, Values], Made]
     parameters: tuple[Parameter[Any], ...] = ()
-    needs: tuple[Need[Any], ...] = ()
+    needs: tuple[Need[Any] | Overall[Any], ...] = ()
     takes: Callable[[Layer], bool] = shared
+    weigh: Callable[[Layer, Values], Weights] = lambda layer, values: EQUAL
     rule: Callable[[Values], Rule] | None = None
     projects_by: Callable[[Values], float] | None = None
     directions: Callable[[Values], RankRule] = lambda values: RankRule()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ..maths.rank_rule import RankRule
 from ..maths.subspace import project_out, project_out_output, projection_strength
+from .balance import balanced
 from .bases import CONTENT_INPUT, STYLE_INPUT, STYLE_OUTPUT
 from .layer import Layer
 from .method import Effect, Method, Sum
@@ -100,7 +101,7 @@ def _by_mu(values: Values, effect: Effect) -> Sequence[str]:
     return () if text == "0" else _remarks(f"mu={text}", effect)
 
 
-METHODS = (
+METHODS = balanced(
     Method(
         "np",
         order=1,

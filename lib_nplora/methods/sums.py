@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..maths.delta import Delta, whole
 from ..maths.dense import DenseDelta
+from .balance import balanced
 from .layer import Layer
 from .method import Method, Sum, added_up, with_input_side
 from .parameter import Parameter, Values
@@ -83,7 +84,7 @@ def _thinned(delta: Delta, number: int, density: float, seed: int) -> DenseDelta
     return DenseDelta(dense.matrix * kept / density, dense.layer_shape)
 
 
-METHODS = (
+METHODS = balanced(
     Method(
         "direct",
         order=3,

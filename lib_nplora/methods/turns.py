@@ -7,6 +7,7 @@ from functools import partial
 
 from ..errors import RequestError
 from ..maths.delta import total
+from .balance import balanced
 from .layer import Layer, Need, Side
 from .method import Effect, Made, Method, Turns, added_up, every
 from .parameter import Choice, Parameter, Values, check_choice
@@ -158,7 +159,7 @@ def _remarks(values: Values, effect: Effect) -> Sequence[str]:
     return ()
 
 
-METHODS = (
+METHODS = balanced(
     Method(
         "klora",
         order=4,

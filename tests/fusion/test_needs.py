@@ -58,8 +58,10 @@ def test_what_a_method_does_not_declare_is_refused(name):
     key = ModuleKey("0_attn1_to_q", "unet")
     sides = (LoraWeights(x.name, x.digest, {key: next(iter(x.deltas.values()))}) for x in (CONTENT, STYLE))
     silent = replace(method_named(name), needs=())
+    balance = "whole" if silent.parameter("balance") else None
+    request = FusionRequest.of((Source("dog"),), (Source("vangogh"),), silent, balance=balance)
     with pytest.raises(LookupError, match=r"method \S+ does not declare that it needs \S+"):
-        run(silent, ByteLru(0), *sides)
+        fuse(request, [next(sides)], [next(sides)], ByteLru(0))
 
 
 def test_a_need_is_made_once_a_layer_and_kept():

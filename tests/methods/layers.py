@@ -24,15 +24,13 @@ from ..matrices import KEY, lora, random_delta
 
 def layer_of(contents: Sequence[Delta], styles: Sequence[Delta], key: ModuleKey = KEY) -> Layer:
     """A whole layer of these deltas, weight 1 each. What it is asked for is made anew each time."""
-    made: Layer
 
     def side(role: str, deltas: Sequence[Delta]) -> Side:
         rows = [*contents, *styles][0].shape[0]
         shares = [Share(f"{role} {i}", f"{role} {i}", key, delta, 1.0, 0, rows) for i, delta in enumerate(deltas)]
         return Side(shares, 0, rows)
 
-    made = Layer(key, side("content", contents), side("style", styles), lambda need: need.make(made))
-    return made
+    return Layer(key, side("content", contents), side("style", styles), lambda need, layer: need.make(layer))
 
 
 def two_a_side(key: ModuleKey = KEY) -> Layer:
