@@ -13,6 +13,7 @@ from ..layers.block import Block
 from ..layers.by_block import ByBlock
 from ..layers.key import ModuleKey
 from ..maths.rank_rule import RankRule
+from ..methods.balance import BALANCE
 from ..methods.table import usual
 from ..methods.texts import format_number
 from ..request.request import FusionRequest
@@ -24,6 +25,9 @@ LITTLE = 0.05
 """Share of the content's energy: with less than that to remove, mu can't do much."""
 
 MUCH = 0.5
+
+UNEVEN = 1.5
+"""How much stronger one side must be for balance to be proposed."""
 
 _CHANGES = ((0.01, "hardly any change"), (0.1, "a small change"), (0.35, "a clear change"), (1.0, "a strong change"))
 """What to expect of so large a share of the content's energy, and less."""
@@ -113,7 +117,9 @@ def findings(fusion: FileFusion, request: FusionRequest) -> list[str]:
     if len(blocks := by_block(rows)) > 1:
         most, least = (pick(blocks, key=lambda block: blocks[block].overlap) for pick in (max, min))
         found.append(f"Most in {most} ({_overlap(blocks[most])}), least in {least} ({_overlap(blocks[least])}).")
-    found += filter(None, (_reach(total, request), _same_start(total), _wide(total, request), _strength(total)))
+    found += filter(
+        None, (_reach(total, request), _same_start(total), _wide(total, request), _strength(fusion, request))
+    )
     if others := [layer for key, layer in fusion.summary.layers.items() if key not in rows and layer.content_energy]:
         found.append(f"Not counted: {len(others)} layers of the content that the style lacks, or has no directions in.")
     return found
@@ -190,12 +196,50 @@ def _wide(total: Group, request: FusionRequest) -> str:
     return ""
 
 
-def _strength(total: Group) -> str:
-    ratio = total.norm_ratio
-    if ratio and not 0.5 <= ratio <= 2:
-        strong, weak, times = ("content", "style", ratio) if ratio > 1 else ("style", "content", 1 / ratio)
-        return f"The {strong} is {times:.2g} x as strong as the {weak}: lower its weight if the {weak} is lost."
-    return ""
+def _strength(fusion: FileFusion, request: FusionRequest) -> str:
+    """Which side is the stronger, and what balancing does about it, or would do."""
+    rows = fusion.interference
+    balances = request.method.parameter(BALANCE.name) is not None
+    asked = request.values[BALANCE] if balances else "off"
+    found: dict[Block, list[_Scaled]] = {}
+    for key, row in rows.items():
+        weights = (1.0, 1.0) if asked == "off" else fusion.summary.layers[key].weights
+        before = (row.content_energy / weights[0] ** 2, row.style_energy / weights[1] ** 2)
+        found.setdefault(key.place.block, []).append(_Scaled(before, row.meeting if asked == "off" else weights))
+    layers = [layer for group in found.values() for layer in group]
+    content, style = (math.sqrt(sum(layer.before[side] for layer in layers)) for side in (0, 1))
+    side, strong, weak, times = (0, "content", "style", content / style)
+    if times < 1:
+        side, strong, weak, times = (1, "style", "content", style / content)
+    scaled = {block: _average(group, side) for block, group in found.items()}
+    most = min(scaled, key=lambda block: scaled[block])
+    where = (
+        f"; most in {most} ({scaled[most]:.2g})"
+        if len(scaled) > 1 and max(scaled.values()) > 1.05 * scaled[most]
+        else ""
+    )
+    told = f"{_average(layers, side):.2g} on average{where}"
+    if asked != "off":
+        return f"balance={asked}: the {strong} is scaled to {told}."
+    if times <= UNEVEN:
+        return ""
+    remedy = f"balance=layer would scale it to {told}" if balances else f"lower its weight if the {weak} is lost"
+    return f"The {strong} is {times:.2g} x as strong as the {weak}: {remedy}."
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """A layer whose sides are multiplied: their energies before, and the weights."""
+
+    before: tuple[float, float]
+    weights: tuple[float, float]
+
+
+def _average(layers: Iterable[_Scaled], side: int) -> float:
+    """Norm of a side after over its norm before."""
+    pairs = [(layer.before[side], layer.weights[side]) for layer in layers]
+    before = sum(energy for energy, _ in pairs)
+    return math.sqrt(sum(energy * weight**2 for energy, weight in pairs) / before) if before else 1.0
 
 
 def _overlap(group: Group) -> str:

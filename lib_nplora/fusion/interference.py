@@ -42,6 +42,8 @@ class Interference:
         The style's singular values, largest first.
     k
         How many of them are protected.
+    meeting
+        The weights of content and style at which both would be equally strong: `balance=layer`.
     """
 
     content_energy: float
@@ -55,6 +57,7 @@ class Interference:
     start: float | None
     spectrum: tuple[float, ...]
     k: int
+    meeting: tuple[float, float] = (1.0, 1.0)
 
     @property
     def norm_ratio(self) -> float | None:
@@ -69,6 +72,7 @@ def interference(
     style_svd: RightSvd,
     k: int,
     removed: float,
+    meeting: tuple[float, float],
 ) -> Interference:
     """Measure one layer.
 
@@ -80,6 +84,8 @@ def interference(
         How many of the style's directions are protected.
     removed
         What the method removes, measured by the walk.
+    meeting
+        See Interference.
     """
     content_energy, style_energy = (sum(delta.energy() for delta in side) for side in (contents, styles))
     by_direction = sum((_energies(delta, style_svd.vh) for delta in contents), torch.zeros(len(style_svd.s)).double())
@@ -99,6 +105,7 @@ def interference(
         start=_likeness(contents, styles),
         spectrum=tuple(style_svd.s.tolist()),
         k=k,
+        meeting=meeting,
     )
 
 

@@ -15,6 +15,7 @@ from ..layers.weights import LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.delta import Delta, total
 from ..maths.lowrank import exact_math
+from ..methods.balance import CONTENT_ENERGY, STYLE_ENERGY, meeting
 from ..methods.bases import CONTENT_INPUT, STYLE_INPUT
 from ..methods.layer import Layer, Need, Overall, Share, Side
 from ..methods.method import EQUAL, LeftOut, Sum, Turns, added_up
@@ -214,6 +215,7 @@ class _Walk:
             svd,
             k,
             fused.report.removed,
+            meeting(*(self._fulfilled(need, layer).value for need in (CONTENT_ENERGY, STYLE_ENERGY))),
         )
 
 

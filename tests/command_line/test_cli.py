@@ -23,7 +23,7 @@ from lib_nplora import __version__
 from lib_nplora.command_line.main import main
 from lib_nplora.files import read_lora
 from tests import demo, loras, reference
-from tests.reference import interference, kinds, kohya
+from tests.reference import balance, interference, kinds, kohya
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +92,23 @@ def test_options_reach_the_formula(folder: Path) -> None:
         if name in style:
             expected = reference.fused([(0.5, content[name])], [(-2.0, style[name])], 3.0, "1")
         torch.testing.assert_close(found, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["layer", "down", "whole"])
+def test_a_balanced_file_is_the_balanced_fusion(folder: Path, mode: str) -> None:
+    content, style = kohya.deltas(Path("content.safetensors")), kohya.deltas(Path("style.safetensors"))
+    assert fuse(f"--balance={mode}", "--mu=hard", "--style-weight=0.7", "--dtype=fp32") == 0
+    both = [name for name in content if name in style]
+    sides = [[side[name] for name in both] for side in (content, style)]
+    weights = dict(zip(both, balance.weights(mode, *sides)))
+    for name, found in dense("out.safetensors").items():
+        expected = content[name]
+        if name in style:
+            w_c, w_s = weights[name]
+            expected = reference.fused([(w_c, content[name])], [(0.7 * w_s, style[name])], float("inf"))
+        torch.testing.assert_close(found, torch.from_numpy(expected).float(), atol=1e-5, rtol=1e-4)
+    with safe_open("out.safetensors", framework="pt") as file:
+        assert file.metadata()["nplora_balance"] == mode
 
 
 def test_direct_and_mu_0_are_the_plain_merge(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from lib_nplora.findings.sentences import Group, by_block, by_part, findings, removed_at
 from lib_nplora.fusion.interference import Interference
-from lib_nplora.fusion.outcome import Summary
+from lib_nplora.fusion.outcome import LayerReport, Outcome, Summary
 from lib_nplora.jobs.pair import FileFusion
 from lib_nplora.layers.block import Block
 from lib_nplora.layers.by_block import ByBlock
@@ -77,7 +78,8 @@ def test_one_start_is_told():
 
 def test_other_methods_are_told_what_np_would_do():
     text = said({DOWN: replace(ROW, removed=0.0)}, method="direct", mu=HARD)
-    assert text.endswith("; method=direct does not look at that, np at mu = hard would remove 14 %.")
+    told = "; method=direct does not look at that, np at mu = hard would remove 14 %."
+    assert text.splitlines()[0].endswith(told)
     assert "mu = hard removes 7.8 %" in said({DOWN: ROW}, method="hard", mu=0.5)
 
 
@@ -100,6 +102,28 @@ def test_a_style_that_uses_nearly_all_directions():
 def test_a_side_that_is_much_stronger(energies, told):
     text = said({DOWN: replace(ROW, content_energy=energies[0], style_energy=energies[1])})
     assert told in text if told else "as strong as" not in text
+
+
+OTHER = ModuleKey("lora_unet_mid_block_attentions_0_proj_in", "unet")
+
+
+def test_balance_is_proposed_with_what_it_would_do():
+    """The style is 4 x as strong in one block and 2 x in the other, so sqrt(1 / 4) and sqrt(1 / 2) are its weights."""
+    rows = {
+        DOWN: replace(ROW, content_energy=1.0, style_energy=16.0, meeting=(2.0, 0.5)),
+        OTHER: replace(ROW, content_energy=1.0, style_energy=4.0, meeting=(math.sqrt(2), math.sqrt(0.5))),
+    }
+    remedy = "balance=layer would scale it to 0.55 on average; most in in4 (0.5)."
+    assert f"The style is 3.2 x as strong as the content: {remedy}" in said(rows)
+    assert "lower its weight if the content is lost" in said(rows, method="blora")
+
+
+def test_what_balance_does_is_told():
+    row = replace(ROW, content_energy=4.0, style_energy=4.0)
+    report = LayerReport(Outcome.FUSED, 4.0, 4.0, weights=(2.0, 0.5))
+    request = FusionRequest.of((Source("dog"),), (Source("vangogh"),), balance="layer")
+    fusion = FileFusion(Summary({DOWN: report}), (), interference={DOWN: row})
+    assert findings(fusion, request)[-1] == "balance=layer: the style is scaled to 0.5 on average."
 
 
 def test_pairs_with_nothing_in_common():

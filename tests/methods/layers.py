@@ -13,7 +13,7 @@ from lib_nplora.layers.key import ModuleKey
 from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.delta import Delta
-from lib_nplora.methods.layer import Layer, Share, Side
+from lib_nplora.methods.layer import Layer, Need, Overall, Share, Side
 from lib_nplora.methods.method import Sum
 from lib_nplora.methods.parameter import Values
 from lib_nplora.methods.table import method_named
@@ -30,7 +30,10 @@ def layer_of(contents: Sequence[Delta], styles: Sequence[Delta], key: ModuleKey 
         shares = [Share(f"{role} {i}", f"{role} {i}", key, delta, 1.0, 0, rows) for i, delta in enumerate(deltas)]
         return Side(shares, 0, rows)
 
-    return Layer(key, side("content", contents), side("style", styles), lambda need, layer: need.make(layer))
+    def fulfil(need: Need[Any] | Overall[Any], layer: Layer) -> Any:
+        return need.make([layer] if isinstance(need, Overall) else layer)
+
+    return Layer(key, side("content", contents), side("style", styles), fulfil)
 
 
 def two_a_side(key: ModuleKey = KEY) -> Layer:

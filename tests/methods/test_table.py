@@ -18,6 +18,7 @@ from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.rank_rule import RankRule
 from lib_nplora.methods import bases
+from lib_nplora.methods.balance import BALANCE
 from lib_nplora.methods.method import Method, Sum, Turns, added_up
 from lib_nplora.methods.parameter import Parameter
 from lib_nplora.methods.table import method_named, methods, parameters, readers, register, usual
@@ -40,6 +41,7 @@ OTHERS = {
     "beta": 0.9,
     "density": 0.7,
     "seed": 7,
+    "balance": "down",
 }
 """By parameter, a value that is no method's default."""
 
@@ -167,8 +169,10 @@ def test_a_method_declares_what_it_needs(name):
     """A layer that fulfils no other need is enough."""
     method, asked_for = methods()[name], []
     layer = two_a_side(ATTENTION)
-    spied = replace(layer, fulfil=lambda need: asked_for.append(need) or layer.fulfil(need))
+    spied = replace(layer, fulfil=lambda need, of: asked_for.append(need) or layer.fulfil(need, of))
     method.fuse(spied, values(name))
+    for balance in BALANCE.trials if method.parameter("balance") else ():
+        method.weigh(spied, values(name, balance=balance))
     assert set(asked_for) == set(method.needs)
 
 
@@ -176,12 +180,12 @@ def test_defaults_are_the_papers():
     def defaults(name: str) -> dict[str, object]:
         return {one.name: one.default for one in methods()[name].parameters}
 
-    assert defaults("klora") == {"alpha": 1.5, "beta": 0.5, "scope": "attention"}
-    assert defaults("klora*") == {"alpha": 1.5, "beta": 1.3, "scope": "attention"}
-    assert defaults("ties") == {"density": 0.2}
-    assert defaults("np") == {"mu": 0.5, "k": RankRule()}
+    assert defaults("klora") == {"alpha": 1.5, "beta": 0.5, "scope": "attention", "balance": "off"}
+    assert defaults("klora*") == {"alpha": 1.5, "beta": 1.3, "scope": "attention", "balance": "off"}
+    assert defaults("ties") == {"density": 0.2, "balance": "off"}
+    assert defaults("np") == {"mu": 0.5, "k": RankRule(), "balance": "off"}
     star = request("klora*", beta=0.0, alpha=None).values
-    assert {name: star.held[name] for name in star.held} == {"alpha": 1.5, "beta": 0.0, "scope": "attention"}
+    assert dict(star.held) == {"alpha": 1.5, "beta": 0.0, "scope": "attention", "balance": "off"}
 
 
 # Finding rows
@@ -204,7 +208,7 @@ def test_methods_stand_in_their_order_and_the_first_is_the_usual():
 
 
 def test_parameters_stand_as_methods_name_them():
-    assert list(parameters()) == ["mu", "k", "alpha", "beta", "scope", "density", "seed"]
+    assert list(parameters()) == ["mu", "k", "balance", "alpha", "beta", "scope", "density", "seed"]
     for name, parameter in parameters().items():
         assert parameter is readers(name)[0].parameter(name)
         assert readers(name) == [method for method in methods().values() if method.parameter(name)]

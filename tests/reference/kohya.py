@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file
 
+from . import balance
 from .k_lora import scale, top_k_sum
 from .matrices import Factors, added
 from .np_lora import strength
@@ -50,23 +51,40 @@ def fused(
 ) -> dict[str, Factors]:
     """What `<nplora:content:style:mu:...>` means: dW_s + dW_c (I - beta V V^T), NP-LoRA Eq. 26-28."""
     contents, styles = factors(content), factors(style)
-    beta = strength(mu)
     result = {}
     for name in {**contents, **styles}:
         weight = te if name.startswith("lora_te") else unet
-        parts = []
-        if name in styles:
-            up_s, down_s = styles[name]
-            parts.append((s * weight * up_s, down_s))
-        if name in contents:
-            up_c, down_c = contents[name]
-            if name in styles:
-                q, r = np.linalg.qr(down_s.T)
-                _, _, vt = np.linalg.svd(up_s @ r.T, full_matrices=False)
-                v = (q @ vt.T)[:, :k]
-                down_c = down_c - beta * (down_c @ v) @ v.T
-            parts.append((c * weight * up_c, down_c))
-        result[name] = added(*parts)
+        if name in contents and name in styles:
+            result[name] = _projected(contents[name], styles[name], mu, c * weight, s * weight, k)
+        else:
+            (up, down), own = (contents[name], c) if name in contents else (styles[name], s)
+            result[name] = own * weight * up, down
+    return result
+
+
+def _projected(content: Factors, style: Factors, mu: float, c: float, s: float, k: int | None = None) -> Factors:
+    """s dW_s + c dW_c (I - beta V V^T) of one layer."""
+    (up_c, down_c), (up_s, down_s) = content, style
+    q, r = np.linalg.qr(down_s.T)
+    _, _, vt = np.linalg.svd(up_s @ r.T, full_matrices=False)
+    v = (q @ vt.T)[:, :k]
+    return added((s * up_s, down_s), (c * up_c, down_c - strength(mu) * (down_c @ v) @ v.T))
+
+
+def norm(delta: Factors) -> float:
+    """Frobenius norm of up @ down."""
+    up, down = delta
+    return float(np.sqrt(((up.T @ up) * (down @ down.T)).sum()))
+
+
+def balanced(content: Path, style: Path, mode: str, mu: float) -> dict[str, Factors]:
+    """What `<nplora:content:style:mu:balance=mode>` means, of two LoRAs that hold the same layers."""
+    contents, styles = factors(content), factors(style)
+    assert contents.keys() == styles.keys()
+    norms = [(norm(contents[name]), norm(styles[name])) for name in contents]
+    result = {}
+    for name, (c, s) in zip(contents, balance.of_norms(mode, norms)):
+        result[name] = _projected(contents[name], styles[name], mu, c, s)
     return result
 
 

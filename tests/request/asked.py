@@ -61,6 +61,7 @@ ks = st.one_of(
 given = {
     "mu": st.one_of(mus, st.builds(ByBlock, mus, exceptions(mus))),
     "k": ks,
+    "balance": st.sampled_from(["off", "layer", "down", "whole"]),
     "alpha": weights,
     "beta": weights,
     "scope": st.sampled_from(["attention", "all"]),

@@ -55,7 +55,7 @@ def test_the_usual_method_is_meant_where_none_is_named():
 def test_values_are_those_that_the_method_reads():
     asked_for = pair(method="np", mu=ByBlock(2.0, ((MID, 3.0),)), alpha=7.0)
     values = asked_for.values
-    assert set(values.held) == {"mu", "k"}
+    assert set(values.held) == {"mu", "k", "balance"}
     assert values[MU] == values.at(IN4)[MU] == 2.0
     assert values.at(MID)[MU] == 3.0
     assert values.at(MID)[K] == RankRule()

@@ -92,7 +92,7 @@ def test_each_parameter_has_a_key():
     assert len(set(role_keys())) == len(role_keys())
 
 
-KNOWN_WITH_A_ROLE = "role, te, unet, dyn, blocks, mu, k, method, alpha, beta, scope, density, seed"
+KNOWN_WITH_A_ROLE = "role, te, unet, dyn, blocks, mu, k, balance, method, alpha, beta, scope, density, seed"
 
 
 @pytest.mark.parametrize(

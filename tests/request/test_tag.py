@@ -178,7 +178,7 @@ def test_a_name_that_no_tag_can_hold_is_refused(sign):
         check_name("style", f"a{sign}b")
 
 
-KNOWN_IN_A_TAG = "c, s, te, unet, mu, k, method, alpha, beta, scope, density, seed"
+KNOWN_IN_A_TAG = "c, s, te, unet, mu, k, balance, method, alpha, beta, scope, density, seed"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_the_axes_are_there_once_and_go_again(options):
     assert labels[1:] == [
         f"[NP-LoRA] {name}"
         for names in (
-            ("mu", "mu by block", "k", "content", "style", "method"),
+            ("mu", "mu by block", "k", "balance", "content", "style", "method"),
             ("content weight", "content weight by block", "style weight", "style weight by block"),
             ("alpha", "beta", "scope", "density", "seed"),
         )

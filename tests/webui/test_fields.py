@@ -30,6 +30,7 @@ typed = {
     "scope": none | st.sampled_from(["attention", "all"]),
     "density": none | st.floats(0.001, 1).map(format_number),
     "seed": none | st.integers(0, 2**32 - 1).map(str),
+    "balance": st.sampled_from(["off", "layer", "down", "whole"]),
 }
 exceptions = st.lists(
     st.tuples(st.sampled_from(["te", "in", "in4", "mid", "single7", "out1"]), numbers.map(format_number)),
@@ -75,6 +76,7 @@ def test_the_order_of_the_arguments_only_grows():
         "mu_by_block",
         "content_by_block",
         "style_by_block",
+        "balance",
     )
 
 
