@@ -22,7 +22,10 @@ MAGNITUDES = ("dora_scale", "magnitude")
 
 def loha(t: Tensors, _: Tensor | None) -> Tensor:
     """(w1_a w1_b) * (w2_a w2_b), entry by entry (FedPara, arXiv 2108.06098); of Tucker cores with t1 and t2."""
-    return _hada_half(t, 1) * _hada_half(t, 2)
+    one, two = _hada_half(t, 1), _hada_half(t, 2)
+    if one.shape != two.shape:
+        raise ValueError(f"halves of shapes {tuple(one.shape)} and {tuple(two.shape)}")
+    return one * two
 
 
 def _hada_half(t: Tensors, half: int) -> Tensor:
@@ -73,14 +76,18 @@ def replaced(t: Tensors, base: Tensor | None) -> Tensor:
 def glora(t: Tensors, base: Tensor | None) -> Tensor:
     """W a1 a2 + b1 b2 (arXiv 2306.07967, the parts that LyCORIS trains); before LyCORIS 2, W a2 a1 + b2 b1."""
     assert base is not None
-    a_up, a_down, b_up, b_down = (t[f"glora_{name}"] for name in ("a1", "a2", "b1", "b2"))
-    if a_up.shape[0] != base.shape[1]:
-        a_up, a_down, b_up, b_down = a_down, a_up, b_down, b_up
+    a_up, a_down, b_up, b_down = glora_parts(t, base)
     if "glora_bm" in t:
         added = torch.einsum("mn...,om,ni->oi...", t["glora_bm"], b_up.flatten(1), b_down.flatten(1))
     else:
         added = _chain(b_up, b_down)
     return torch.einsum("oi...,ij,jk->ok...", base, a_up.flatten(1), a_down.flatten(1)) + added.reshape(base.shape)
+
+
+def glora_parts(t: Tensors, base: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """a1, a2, b1, b2, in the order in which LyCORIS multiplies them since version 2."""
+    a_up, a_down, b_up, b_down = (t[f"glora_{name}"] for name in ("a1", "a2", "b1", "b2"))
+    return (a_up, a_down, b_up, b_down) if a_up.shape[0] == base.shape[1] else (a_down, a_up, b_down, b_up)
 
 
 def ia3(t: Tensors, base: Tensor | None) -> Tensor:

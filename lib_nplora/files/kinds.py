@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from . import formulas
+from ..maths.products import Factors
+from . import factors, formulas
 from .formulas import Tensors
 
 Roles = frozenset[str]
@@ -27,8 +27,8 @@ class Kind:
         See formulas.py; None for factors, which stay as they are.
     rank
         What alpha is divided by, None if alpha is no scale of this kind, or is without effect.
-    bound
-        The highest rank that the delta can have, None if it can be any.
+    factors
+        See factors.py; None if the delta can have any rank.
     needs_base
         Whether the delta depends on the weight of the model's layer.
     peft
@@ -39,8 +39,8 @@ class Kind:
     needs: tuple[Roles, ...]
     may: Roles = frozenset()
     formula: Callable[[Tensors, Tensor | None], Tensor] | None = None
+    factors: Callable[[Tensors, Tensor | None], Factors | None] | None = None
     rank: Callable[[Shapes], int | None] = lambda shapes: None
-    bound: Callable[[Shapes], int | None] = lambda shapes: None
     needs_base: bool = False
     peft: bool = False
 
@@ -59,22 +59,8 @@ def _lokr_rank(shapes: Shapes) -> int | None:
     return next((shapes[name][0] for name in ("lokr_w2_b", "lokr_w1_b") if name in shapes), None)
 
 
-def _lokr_bound(shapes: Shapes) -> int:
-    def half(name: str) -> int:
-        if name in shapes:
-            return min(shapes[name][0], math.prod(shapes[name][1:]))
-        return shapes[f"{name}_b"][0]
-
-    return half("lokr_w1") * half("lokr_w2")
-
-
 def _glora_rank(shapes: Shapes) -> int:
     return min(shapes["glora_a1"][:2])
-
-
-def _glora_bound(shapes: Shapes) -> int | None:
-    """The highest rank of a linear layer's delta, None for a convolution's."""
-    return None if len(shapes["glora_a1"]) > 2 else 2 * _glora_rank(shapes)
 
 
 _SPARSE: Roles = frozenset({"sparse_values", "sparse_indices", "sparse_size"})
@@ -92,7 +78,6 @@ LORA = Kind(
     (frozenset({"up", "down"}),),
     _WEIGHTED | {"mid", "lora_bias"},
     rank=lambda shapes: shapes["down"][0],
-    bound=lambda shapes: shapes["down"][0],
     peft=True,
 )
 
@@ -105,8 +90,8 @@ KINDS = (
         (_HADA | {"hada_t1", "hada_t2"}, _HADA),
         _WEIGHTED,
         formulas.loha,
+        factors.loha,
         rank=lambda shapes: shapes["hada_w1_b"][0],
-        bound=lambda shapes: shapes["hada_w1_b"][0] * shapes["hada_w2_b"][0],
         peft=True,
     ),
     Kind(
@@ -114,8 +99,8 @@ KINDS = (
         tuple(one | two for one in _LOKR_1 for two in _LOKR_2),
         _WEIGHTED,
         formulas.lokr,
+        factors.lokr,
         rank=_lokr_rank,
-        bound=_lokr_bound,
         peft=True,
     ),
     Kind("full", (frozenset({"diff"}),), frozenset({"scale"}), formulas.full),
@@ -126,8 +111,8 @@ KINDS = (
         (frozenset({"glora_a1", "glora_a2", "glora_b1", "glora_b2"}),),
         frozenset({"glora_bm", "alpha", "scale"}),
         formulas.glora,
+        factors.glora,
         rank=_glora_rank,
-        bound=_glora_bound,
         needs_base=True,
     ),
     Kind("IA3", (frozenset({"factor", "on_input"}),), frozenset(), formulas.ia3, needs_base=True),

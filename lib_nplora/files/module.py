@@ -13,7 +13,8 @@ from ..errors import FileError
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
 from ..maths.dense import DenseDelta
-from ..maths.lowrank import LowRankDelta
+from ..maths.lowrank import LowRankDelta, pays
+from ..maths.products import Factors
 from .base import Weights
 from .formulas import MAGNITUDES, decomposed
 from .kinds import LORA, SCALARS, Kind, Shapes, is_decomposed
@@ -101,6 +102,8 @@ class Module:
         plain = "sparse_values" not in tensors and not is_decomposed(self.shapes)
         if self.kind is LORA and plain:
             return LowRankDelta.from_factors(tensors["up"], tensors["down"], tensors.get("mid"), scale)
+        if plain and (factors := self._factors(tensors)):
+            return LowRankDelta.from_factors(*factors, scale=scale)
         weight = self._weight(tensors)
         if "sparse_values" in tensors:
             weight = weight + self._sparse(tensors, weight)
@@ -108,9 +111,22 @@ class Module:
         base = self._base_weight()
         if is_decomposed(self.shapes) and base is not None:
             weight = decomposed(weight, {role: tensors[role].double() for role in MAGNITUDES if role in tensors}, base)
-        dense = DenseDelta.of(weight.reshape(self.layer_shape or ()))
-        bound = self.kind.bound(self.shapes) if plain else None
-        return (dense.factored() if bound and bound <= min(dense.shape) // 4 else None) or dense
+        return DenseDelta.of(weight.reshape(self.layer_shape or ()))
+
+    def _factors(self, tensors: Mapping[str, Tensor]) -> Factors | None:
+        """The delta without scale as factors, in float64, if its kind has some that are small enough."""
+        if self.kind.factors is None or self.layer_shape is None:
+            return None
+        made = self.kind.factors(
+            {role: torch.empty(shape, device="meta") for role, shape in self.shapes.items()},
+            torch.empty(self.layer_shape, device="meta"),
+        )
+        if made is None or not pays(made[1].shape[0], self.layer_shape):
+            return None
+        made = self.kind.factors({role: tensor.double() for role, tensor in tensors.items()}, self._base_weight())
+        assert made is not None
+        up, down = made
+        return up, down.reshape(len(down), *self.layer_shape[1:])
 
     def _weight(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The delta without scale, in float64."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,6 +130,12 @@ class LowRankDelta:
         used = (up_norm > 0) & (down_norm > 0)
         ratio = torch.where(used, down_norm / up_norm, 1.0).sqrt()
         return LowRankDelta(self.up * ratio, self.down / ratio[:, None], self.kernel)
+
+
+def pays(rank: int, layer_shape: Sequence[int]) -> bool:
+    """Whether the sum of two deltas of this rank, as a fusion is, takes no more room as factors than as a matrix."""
+    out, in_ = layer_shape[0], math.prod(layer_shape[1:])
+    return 2 * rank * (out + in_) <= out * in_
 
 
 def concat(deltas: Sequence[LowRankDelta]) -> LowRankDelta:
