@@ -82,6 +82,7 @@ def _misshapen() -> Iterator[Row]:
 
     yield Row("loha of ranks that differ", loha(hada_w1_a=normal(8, 3)))
     yield Row("loha whose halves differ in height", loha(hada_w1_a=normal(9, 2)))
+    yield Row("loha with a half of one row", loha(hada_w1_a=normal(1, 2)))
     yield Row("loha whose halves differ in width", loha(hada_w2_b=normal(2, 9)))
     yield Row(
         "loha of rank 0",

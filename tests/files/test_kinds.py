@@ -13,8 +13,6 @@ from safetensors.torch import save_file
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
 from lib_nplora.layers.key import ModuleKey
-from lib_nplora.maths.dense import DenseDelta
-from lib_nplora.maths.lowrank import LowRankDelta
 from tests import reference
 from tests.reference import kinds
 from tests.reference.kinds import Arrays, flat
@@ -155,24 +153,6 @@ def test_a_base_is_asked_for_and_has_to_fit(tmp_path: Path, name: str) -> None:
 def written(folder: Path, **roles: torch.Tensor) -> Path:
     save_file({f"{LINEAR}.{role.replace('__', '.')}": t for role, t in roles.items()}, folder / "x.safetensors")
     return folder / "x.safetensors"
-
-
-def test_products_of_small_rank_have_factors(tmp_path: Path) -> None:
-    """LoHa of rank r has rank r^2, LoKr the product of its halves' ranks; if that is small they are factors."""
-    g = torch.Generator().manual_seed(0)
-    a, b, c, d = (torch.randn(shape, generator=g) for shape in ((64, 2), (2, 48), (64, 2), (2, 48)))
-    path = written(tmp_path, hada_w1_a=a, hada_w1_b=b, hada_w2_a=c, hada_w2_b=d)
-    (delta,) = read_lora(path).weights.deltas.values()
-    assert isinstance(delta, LowRankDelta)
-    assert delta.rank == 4
-    torch.testing.assert_close(delta.dense(), (a @ b) * (c @ d), atol=1e-5, rtol=1e-5)
-    path = written(tmp_path, lokr_w1=torch.randn(4, 3), lokr_w2_a=torch.randn(16, 2), lokr_w2_b=torch.randn(2, 16))
-    (delta,) = read_lora(path).weights.deltas.values()
-    assert isinstance(delta, LowRankDelta)
-    assert delta.rank == 6
-    path = written(tmp_path, lokr_w1=torch.randn(4, 3), lokr_w2=torch.randn(16, 16))
-    (delta,) = read_lora(path).weights.deltas.values()
-    assert isinstance(delta, DenseDelta)
 
 
 def test_norms_and_biases_are_deltas_of_their_own(tmp_path: Path) -> None:

@@ -25,11 +25,16 @@ def loha_plain(t: Arrays, _: np.ndarray) -> np.ndarray:
     return (t["hada_w1_a"] @ t["hada_w1_b"]) * (t["hada_w2_a"] @ t["hada_w2_b"])
 
 
-def loha_tucker(t: Arrays, _: np.ndarray) -> np.ndarray:
-    def half(core: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.stack([a.T @ core[..., i, j] @ b for i in range(3) for j in range(3)], axis=-1)
+def tucker(core: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(out, in, height, width), place by place of the kernel."""
+    places = np.ndindex(core.shape[2:])
+    return np.stack([a.T @ core[(slice(None), slice(None), *place)] @ b for place in places], axis=-1).reshape(
+        a.shape[1], b.shape[1], *core.shape[2:]
+    )
 
-    one, two = (half(t[f"hada_t{n}"], t[f"hada_w{n}_a"], t[f"hada_w{n}_b"]) for n in (1, 2))
+
+def loha_tucker(t: Arrays, _: np.ndarray) -> np.ndarray:
+    one, two = (tucker(t[f"hada_t{n}"], t[f"hada_w{n}_a"], t[f"hada_w{n}_b"]) for n in (1, 2))
     return t["alpha"] / 2 * one * two
 
 
