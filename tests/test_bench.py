@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from .bench import inspecting, matrices, schedule
+from .bench import inspecting, matrices, products, schedule
 from .bench.sdxl import random_lora, shapes
 
 
@@ -68,3 +68,10 @@ def test_inspecting_is_compared_with_fusing(printed):
     assert fuse.startswith("fuse: ")
     assert inspect.startswith("inspect: ")
     assert re.fullmatch(r"ratio: \d+\.\d\d", ratio)
+
+
+def test_products_are_compared_with_plain_loras(printed):
+    first, *lines = printed(products, "--layers 2 --rank 2 --rounds 1")
+    assert first.startswith("2 layers, rank 4, ")
+    for line, name in zip(lines, ("inspect", "fuse"), strict=True):
+        assert re.fullmatch(rf"{name}: \d+\.\d\d s plain, \d+\.\d\d s LoHa x LoKr, ratio: \d+\.\d\d", line)
