@@ -58,6 +58,13 @@ class Module:
         return self.kind.needs_base or is_decomposed(self.shapes)
 
     @property
+    def scale_beside(self) -> float | None:
+        """Its scale, if that stands beside the tensors alone: in the header, or in a file of settings."""
+        if not self.kind.peft or "alpha" in self.tensors or "scale" in self.tensors:
+            return None
+        return self.scales.of(self.name, self.kind.rank(self.shapes))
+
+    @property
     def key(self) -> ModuleKey:
         """The key of the weight's delta."""
         assert self.layer_shape is not None
@@ -157,9 +164,8 @@ class Module:
             return float(tensors["scale"])
         if "alpha" in tensors and rank:
             return float(tensors["alpha"]) / rank
-        if "alpha" in tensors or not self.kind.peft:
-            return 1.0
-        return self.scales.of(self.name, rank)
+        beside = self.scale_beside
+        return 1.0 if beside is None else beside
 
 
 def refusal(file: TensorFile, slot: Slot, problem: str) -> FileError:

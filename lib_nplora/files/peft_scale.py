@@ -1,4 +1,4 @@
-"""The scale that PEFT and diffusers keep beside the tensors: in the file's header, or in adapter_config.json."""
+"""The scale that a file keeps beside its tensors: in its header, or in adapter_config.json as PEFT does."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ from typing import Any
 from ..errors import FileError
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+
+_DIFFUSION_MODEL = "diffusion_model"
+"""How names of modules start where ComfyUI's trainers and their like write a UNet or a transformer."""
+
+_ALPHAS = ("lora_alpha", "network_alpha", "alpha")
+_RANKS = ("r", "rank", "lora_rank")
+"""Loose fields of a header, the first of which counts, each also with a component before it (`transformer.lora_alpha`).
+
+kohya's ss_network_alpha is none of them: kohya's scripts write a tensor for each alpha, and whoever takes these tensors
+out folds them into the factors and leaves the field.
+"""
 
 _MOST_PATTERNS = 500
 """Patterns that are more than a name; every module is compared with each."""
@@ -94,11 +105,16 @@ class PeftScale:
         Raises whatever JSON of another shape leads to.
         """
         alpha = _finite(config["lora_alpha"] if "lora_alpha" in config else config["alpha"])
+        rank = _finite(config.get("r") or abs(alpha) or 1)
+        ranks = Patterns.from_config(config.get("rank_pattern") or {})
+        lowest = min([rank, *(number for _, number in (*ranks.names.values(), *ranks.patterns.values()))])
+        if lowest < 0:
+            raise ValueError(f"a rank of {lowest:g}")
         return cls(
             alpha,
             Patterns.from_config(config.get("alpha_pattern") or {}),
-            _finite(config.get("r") or alpha or 1),
-            Patterns.from_config(config.get("rank_pattern") or {}),
+            rank,
+            ranks,
             bool(config.get("use_rslora")),
         )
 
@@ -115,14 +131,17 @@ class PeftScales:
 
     models
         Component (`unet`, `text_encoder`, ...) -> its scale; an empty string where the file is of one model.
+    unread
+        Loose fields of the header that should be an alpha and are not, as `name=value`.
     """
 
     models: Mapping[str, PeftScale]
+    unread: tuple[str, ...] = ()
 
     def of(self, module: str, rank: int | None) -> float:
         """The scale of a module, named as in the file; 1 if nothing is said about it."""
         component, _, rest = module.partition(".")
-        if component not in COMPONENTS:
+        if component not in self.models and component not in COMPONENTS:
             component, rest = "", module
         return self.models[component].of(rest, rank) if component in self.models else 1.0
 
@@ -139,7 +158,45 @@ def read_scales(path: Path, metadata: Mapping[str, str]) -> PeftScales:
         raise FileError(
             f"the LoRA settings that belong to '{path.name}' cannot be read ({error}): download or save it again"
         ) from error
-    return PeftScales({})
+    return _loose(metadata)
+
+
+def _loose(metadata: Mapping[str, str]) -> PeftScales:
+    """Read fields that stand in the header one by one. What is no alpha there is no reason to refuse the file."""
+    models: dict[str, PeftScale] = {}
+    unread: list[str] = []
+    for component in ("", *COMPONENTS):
+        prefix = f"{component}." if component else ""
+        name = next((prefix + alpha for alpha in _ALPHAS if prefix + alpha in metadata), None)
+        if name is None:
+            continue
+        alpha = _positive(metadata[name])
+        if alpha is None:
+            unread.append(f"{name}={metadata[name][:40]}")
+            continue
+        ranks = (_positive(metadata[prefix + rank]) for rank in _RANKS if prefix + rank in metadata)
+        config = {
+            "lora_alpha": alpha,
+            "r": next(filter(None, ranks), None),
+            "use_rslora": metadata.get(f"{prefix}use_rslora", "").strip().lower() in ("true", "1"),
+        }
+        models[component] = PeftScale.from_config(config)
+    if "" in models:
+        models = {**dict.fromkeys(COMPONENTS, models[""]), **models}
+    if main := models.get("transformer") or models.get("unet"):
+        models = {_DIFFUSION_MODEL: main, **models}
+        if models.keys() <= {_DIFFUSION_MODEL, "transformer", "unet"}:
+            models[""] = main
+    return PeftScales(models, tuple(unread))
+
+
+def _positive(text: str) -> float | None:
+    """The number, None if it is none above 0."""
+    try:
+        number = _finite(text)
+    except (ValueError, OverflowError):
+        return None
+    return number if number > 0 else None
 
 
 def _by_component(config: Mapping[str, Any]) -> PeftScales:

@@ -16,7 +16,7 @@ from .checks import checked
 from .hashing import sha256
 from .models import Family, detect, labels
 from .module import Module
-from .peft_scale import read_scales
+from .peft_scale import PeftScales, read_scales
 from .slot import Slot
 from .tensor_file import TensorFile
 
@@ -33,6 +33,10 @@ class LoraFile:
         What the file's header says about it.
     shapes
         Of its deltas, each in the shape of the weight or bias that it is for.
+    scales_beside
+        Other than 1, of modules whose scale stands beside the tensors alone, where WebUIs do not look.
+    unread
+        Fields of the header that should tell a scale and do not, as `name=value`.
     """
 
     path: Path
@@ -41,6 +45,8 @@ class LoraFile:
     family: Family | None
     metadata: Mapping[str, str]
     shapes: Mapping[ModuleKey, tuple[int, ...]]
+    scales_beside: frozenset[float]
+    unread: tuple[str, ...]
 
 
 def read_lora(path: Path, base: Weights | Path | None = None) -> LoraFile:
@@ -50,7 +56,8 @@ def read_lora(path: Path, base: Weights | Path | None = None) -> LoraFile:
     """
     file = TensorFile(path)
     base = Base(base) if isinstance(base, Path) else base
-    modules = list(_modules(file, base))
+    scales = read_scales(path, file.metadata)
+    modules = list(_modules(file, base, scales))
     made: dict[ModuleKey, Callable[[], Delta]] = {}
     for module in modules:
         _add(made, module)
@@ -61,7 +68,9 @@ def read_lora(path: Path, base: Weights | Path | None = None) -> LoraFile:
         digest = f"{whole}+{base.digest}"
     weights = LoraWeights(path.stem, digest, DeltaMap({}, made), unmatched)
     family = detect(widths, [module.name for module in modules])
-    return LoraFile(path, whole, weights, family, file.metadata, _shapes(modules))
+    beside = frozenset(scale for module in modules if (scale := module.scale_beside) is not None)
+    unread = scales.unread if beside else ()
+    return LoraFile(path, whole, weights, family, file.metadata, _shapes(modules), beside - {1.0}, unread)
 
 
 def _shapes(modules: Iterable[Module]) -> dict[ModuleKey, tuple[int, ...]]:
@@ -84,9 +93,8 @@ def _add(made: dict[ModuleKey, Callable[[], Delta]], module: Module) -> None:
         made[key] = read
 
 
-def _modules(file: TensorFile, base: Weights | None) -> Iterator[Module]:
+def _modules(file: TensorFile, base: Weights | None, scales: PeftScales) -> Iterator[Module]:
     """The file's modules, in its order, checked. Raises FileError."""
-    scales = read_scales(file.path, file.metadata)
     found: dict[Slot, dict[str, str]] = {}
     modules: dict[Slot, str] = {}
     for tensor, (name, role) in _split(file).items():

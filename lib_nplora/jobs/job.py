@@ -62,6 +62,8 @@ class LoadedLora:
         What the file's header says about it.
     family
         The model family that its layers tell of, None if they tell nothing here.
+    remarks
+        What the user might not expect of its file.
     """
 
     weights: LoraWeights
@@ -70,6 +72,7 @@ class LoadedLora:
     identity: str
     metadata: Mapping[str, object] = field(default_factory=dict)
     family: str | None = None
+    remarks: Sequence[Remark] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +155,7 @@ class Job:
                 (
                     *self._accelerators(),
                     *self._made_for_others(),
+                    *(remark for lora in self._loras for remark in lora.remarks),
                     *self._without_effect(summary),
                     *self._left_out(summary),
                     *map(Remark, self.request.remarks),

@@ -244,4 +244,20 @@ def check_new(output: Path, ending: str, overwrite: bool, read: Iterable[Path | 
 
 def _loaded(lora: LoraFile) -> LoadedLora:
     family = lora.family.label if lora.family else None
-    return LoadedLora(lora.weights, lora.path.name, lora.path.name, lora.sha256, lora.metadata, family)
+    remarks = tuple(_remarks_of_scale(lora))
+    return LoadedLora(lora.weights, lora.path.name, lora.path.name, lora.sha256, lora.metadata, family, remarks)
+
+
+def _remarks_of_scale(lora: LoraFile) -> Iterator[Remark]:
+    """Where WebUIs, which know of no scale but that among the tensors, apply the file otherwise."""
+    name = lora.path.name
+    if lora.scales_beside:
+        low, high = min(lora.scales_beside), max(lora.scales_beside)
+        told = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        strength = f", {1 / low:.3g} x as strong as here" if low == high and low else ""
+        yield Remark(
+            f"'{name}' holds its scale ({told}) beside its tensors alone, where WebUIs do not look: "
+            f"by a tag they apply it with scale 1{strength}"
+        )
+    if lora.unread:
+        yield Remark(f"the header of '{name}' tells no scale that can be read ({', '.join(lora.unread)}): 1 is taken")
