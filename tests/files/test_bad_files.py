@@ -27,6 +27,13 @@ _NOTHING = "the {role} changes nothing: its alpha is 0, or all its values are"
 SAID = {
     "every alpha 0": _NOTHING,
     "zeros only": _NOTHING,
+    **dict.fromkeys(
+        (
+            *("50000 alpha patterns", "an alpha pattern of one million letters"),
+            *("settings with unknown words", "settings with patterns null"),
+        ),
+        "holds its scale (2) beside its tensors alone",
+    ),
     "a lora with a bundled inversion": "1 of the modules in 'a-lora-with-a-bundled-inversion.safetensors' fit no layer",
 }
 """What is said of files that are only odd."""
