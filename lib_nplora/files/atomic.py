@@ -18,11 +18,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` that takes its place in the end. Nothing is left behind if the work is cut short.
 
     safetensors creates files that only their owner can read; this one gets the permissions of any new file here.
-    Until then it has an ending that no list of LoRAs shows.
+    Until then it has no ending, so that no list of LoRAs shows it, and a path that is no longer than any LoRA's here:
+    a name may be as long as the file system takes.
     """
     try:
-        with TemporaryDirectory(prefix=".nplora-", dir=path.parent) as folder:
-            part = Path(folder) / f"{path.name}.part"
+        with TemporaryDirectory(prefix=".np", dir=path.parent) as folder:
+            part = Path(folder) / "x"
             part.touch()
             permissions = part.stat().st_mode
             yield part

@@ -29,6 +29,10 @@ from lib_nplora.request.request import FusionRequest, Source
 from tests import loras, reference
 
 
+PARTS = ".np*/*"
+"""Files that are not complete yet."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     loras.write(tmp_path / "content.safetensors", loras.random_lora(loras.SD1, 4, 1, alpha=2))
@@ -135,11 +139,20 @@ def test_a_layer_in_slices_is_one_layer_to_whoever_watches(tmp_path: Path) -> No
     assert seen == [(done, len(loras.FLUX)) for done in range(len(loras.FLUX) + 1)]
 
 
+@pytest.mark.parametrize("length", [13, 250, 251, 255])
+def test_a_name_may_be_as_long_as_the_file_system_takes(folder: Path, length: int) -> None:
+    out = folder / f"{'z' * (length - 12)}.safetensors"
+    longest = []
+    fuse_files(pair(folder), Saving(out), still_free=lambda: longest.extend(map(str, folder.glob(PARTS))))
+    assert len(read_lora(out).weights.deltas) == len(loras.SD1)
+    assert [len(part) <= len(str(folder / "x.safetensors")) for part in longest] == [True]
+
+
 def test_the_last_word_comes_when_the_file_is_complete(folder: Path) -> None:
     found = []
 
     def refused() -> None:
-        found.extend(path.stat().st_size for path in folder.rglob("*.part"))
+        found.extend(path.stat().st_size for path in folder.glob(PARTS))
         raise Stopped
 
     before = set(folder.iterdir())
@@ -302,7 +315,7 @@ def test_a_process_that_is_killed_leaves_no_half_file(folder: Path, start: Calla
     writing = 0.0
 
     def parts() -> list[Path]:
-        return [path for path in folder.rglob("*.part") if path.stat().st_size]
+        return [path for path in folder.glob(PARTS) if path.stat().st_size]
 
     def run(kill_after: float | None = None) -> int | None:
         """The exit code of a process that is killed so long after its file began to grow."""
@@ -330,7 +343,7 @@ def test_a_process_that_is_killed_leaves_no_half_file(folder: Path, start: Calla
             run(kill_after=writing * moment / 5)
             left = parts()
             half_written += bool(left)
-            assert all(path.suffix == ".part" and path.parent.name.startswith(".") for path in left)
+            assert not list(folder.glob(".np*/*.*"))
             assert (out.read_bytes() if out.exists() else None) in ((b"the old one" if overwrite else None), complete)
             for path in left:
                 shutil.rmtree(path.parent)
