@@ -22,6 +22,21 @@ from lib_nplora.jobs.traits import accelerator, family
         ("DMD lora", "DMD"),
         ("sdxlturbo", "Turbo"),
         ("hyperSDXL_8step", "Hyper"),
+        ("Hyper-SD3-16steps-CFG-lora", "Hyper"),
+        ("SDXL-Lightning", "Lightning"),
+        ("Wan2.2-Lightning_T2V-v1.1-A14B-4steps-lora", "Lightning"),
+        ("z_image_turbo_distill_patch_lora_bf16", "Turbo"),
+        ("flux.1-turbo-alpha by somebody 8steps", "Turbo"),
+        ("pcm_sdxl_normalcfg_8step_converted", "PCM"),
+        ("pcm_sd15_smallcfg_2step", "PCM"),
+        ("TCD-SDXL-LoRA", "TCD"),
+        ("flash-sdxl", "Flash"),
+        ("flash_sd3.safetensors", "Flash"),
+        ("Chroma-Flash_r64-fp32", "Flash"),
+        ("lightx2v_T2V_14B_cfg_step_distill_v2_lora_rank64_bf16", "LightX2V"),
+        ("Wan2.1-I2V-14B-lightx2v", "LightX2V"),
+        ("Wan21_CausVid_14B_T2V_lora_rank32", "CausVid"),
+        ("Qwen-Image-8step-distilled", "step distillation"),
     ],
 )
 def test_accelerators_are_known_by_their_names(name, kind):
@@ -43,11 +58,34 @@ def test_accelerators_are_known_by_their_names(name, kind):
         "calcmyth",
         "dog",
         "admd",
+        "z_image_turbo_mystyle",
+        "z-image-turbo portraits 8steps",
+        "Krea-2-Turbo_watercolour",
+        "sdxl_turbo_mystyle",
+        "dog sd3.5_large_turbo",
+        "mystyle_flux_turbo_2000steps",
+        "Hyper-Realistic SDXL",
+        "hyper_realistic_flux_8steps",
+        "Lightning Farron SDXL",
+        "lightning_mcqueen_flux",
+        "Lightning (FFXIII) - Illustrious XL",
+        "sdxl flash photography",
+        "flashlight sdxl 4 step",
+        "pcmcia sdxl",
+        "turbo",
+        "Hyper v2",
+        "swan lightning",
         "",
     ],
 )
 def test_words_that_only_look_alike_are_not(name):
     assert accelerator(name) is None
+
+
+@pytest.mark.timeout(2)
+@pytest.mark.parametrize("part", ["sdxl", "lora", "z_image_turbo", "1", "step_", "\u202e"])
+def test_names_without_end_are_judged_at_once(part):
+    assert accelerator(part * 10_000) in (None, "Turbo")
 
 
 @pytest.mark.parametrize(
