@@ -14,6 +14,7 @@ from .formulas import decomposed
 from .kinds import FREE, LORA, SCALARS, Kind, Shapes, is_decomposed, kind_of
 from .module import BIASES, DAMAGED, Module, read_finite, refusal
 from .peft_scale import PeftScales
+from .refusals import described, short, strange
 from .slot import Slot
 from .tensor_file import TensorFile
 
@@ -26,6 +27,29 @@ _TOGETHER = (("sparse_values", "sparse_indices", "sparse_size"),)
 """Roles of which a module holds all or none."""
 
 
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+"""Number formats that torch makes float32 of."""
+
+_PRODUCTS = (("up", "down"), ("hada_w1_a", "hada_w1_b"), ("hada_w2_a", "hada_w2_b"), ("lokr_w1_a", "lokr_w1_b"),
+             ("lokr_w2_a", "lokr_w2_b"))  # fmt: skip
+"""Factors of a delta, or of a factor of it."""
+
+
+def effective(file: TensorFile, tensors: dict[str, str]) -> dict[str, str]:
+    """The tensors by role that can change a model: at most the bias where the weight's delta is a product of rank 0.
+
+    Trainers that choose ranks layer by layer (AdaLoRA, resizing by energy) leave such layers.
+    """
+    shapes = {role: file.shapes[name] for role, name in tensors.items()}
+    if is_decomposed(shapes) or not any(_is_of_rank_0(shapes.get(a, ()), shapes.get(b, ())) for a, b in _PRODUCTS):
+        return tensors
+    return {role: name for role, name in tensors.items() if role == "bias"}
+
+
+def _is_of_rank_0(up: tuple[int, ...], down: tuple[int, ...]) -> bool:
+    return bool(up and down) and up[0] > 0 == math.prod(up[1:]) and down[0] == 0 < math.prod(down[1:])
+
+
 def checked(
     file: TensorFile, base: Weights | None, scales: PeftScales, module: str, slot: Slot, tensors: Mapping[str, str]
 ) -> Module:
@@ -34,7 +58,9 @@ def checked(
     kind = kind_of(shapes)
     if kind is None:
         if "factor" in tensors:
-            raise FileError(f"'{file.path.name}' holds {tensors['factor']}, which is no part of a LoRA")
+            raise strange(
+                file, f"holds {described(file, [tensors['factor']])}, which is no part of a LoRA of a known kind"
+            )
         raise refusal(file, slot, "neither down nor up")
     _check_roles(file, slot, kind, tensors)
     _check_tensors(file, slot, tensors)
@@ -48,7 +74,7 @@ def checked(
     shape = None
     if not kind.is_bias:
         shape = _layer_shape(file, base, slot, kind, tensors, shapes)
-    _check_rows(file, slot, shape, next((shapes[role] for role in BIASES if role in shapes), None))
+    _check_rows(file, module, slot, shape, next((shapes[role] for role in BIASES if role in shapes), None))
     return Module(file, base, scales, module, slot, kind, tensors, shapes, shape)
 
 
@@ -74,8 +100,13 @@ def _check_roles(file: TensorFile, slot: Slot, kind: Kind, tensors: Mapping[str,
 def _check_tensors(file: TensorFile, slot: Slot, tensors: Mapping[str, str]) -> None:
     for role, name in tensors.items():
         shape, dtype = file.shapes[name], file.dtypes[name]
-        if not dtype.startswith(("F", "BF")) and not (role in FREE and dtype.startswith(("I", "U"))):
-            raise refusal(file, slot, f"{role} in the number format {dtype}")
+        if dtype not in _FLOATS and not (role in FREE and dtype.startswith(("I", "U"))):
+            quantised = ", as quantised files do," if dtype.startswith(("I", "U", "F")) else ""
+            raise strange(
+                file,
+                f"holds {short(name)} in the number format {dtype}{quantised} and not in one of {', '.join(_FLOATS)}, "
+                "which can be fused",
+            )
         if role in SCALARS:
             if math.prod(shape) != 1:
                 raise refusal(file, slot, f"{role} that is not one number")
@@ -156,7 +187,9 @@ def _lora_shape(shapes: Shapes) -> tuple[int, ...]:
     return (up[0], down[1], *(mid or down)[2:])
 
 
-def _check_rows(file: TensorFile, slot: Slot, layer: tuple[int, ...] | None, bias: tuple[int, ...] | None) -> None:
+def _check_rows(
+    file: TensorFile, module: str, slot: Slot, layer: tuple[int, ...] | None, bias: tuple[int, ...] | None
+) -> None:
     """Raises FileError unless weight and bias fit each other, and their slot."""
     if layer and bias and bias[0] != layer[0]:
         raise refusal(file, slot, f"a bias of shape {bias} and a weight of shape {layer}")
@@ -164,4 +197,6 @@ def _check_rows(file: TensorFile, slot: Slot, layer: tuple[int, ...] | None, bia
         for shape in filter(None, (layer, bias)):
             slot.rows(shape)
     except ValueError as error:
-        raise refusal(file, slot, str(error)) from error
+        raise strange(
+            file, f"holds {short(module)}, which has {error} in the models whose files can be fused"
+        ) from error

@@ -22,7 +22,7 @@ from .peft_scale import PeftScales
 from .slot import BIAS, Slot, swapped
 from .tensor_file import TensorFile
 
-DAMAGED = "the file is damaged: download or save it again"
+DAMAGED = "the file is damaged, or of a kind that is not known here: download or save it again"
 BIASES = ("bias", "lora_bias")
 """Roles of a bias; the second is scaled as its LoRA is."""
 _HUGE = 1e18

@@ -13,27 +13,30 @@ import re
 from . import models, text_encoders
 from .slot import Slot
 
+_ADAPTER = r"(?:\.[^.]+)?"
+"""PEFT writes the adapter's name into a tensor's; it may hold any sign but a dot."""
+
 _ROLES = (
     (r"\.lora_up\.weight", "up"),
     (r"\.lora_down\.weight", "down"),
     (r"\.lora_mid\.weight", "mid"),
-    (r"\.lora_B(\.\w+)?\.weight", "up"),
-    (r"\.lora_A(\.\w+)?\.weight", "down"),
+    (rf"\.lora_B{_ADAPTER}\.weight", "up"),
+    (rf"\.lora_A{_ADAPTER}\.weight", "down"),
     (r"[._]lora\.up\.weight", "up"),
     (r"[._]lora\.down\.weight", "down"),
     (r"(?<=_lora1|_lora2)\.up\.weight", "up"),
     (r"(?<=_lora1|_lora2)\.down\.weight", "down"),
     (r"\.lora_linear_layer\.up\.weight", "up"),
     (r"\.lora_linear_layer\.down\.weight", "down"),
-    (r"\.(?:lora_up|lora_B(?:\.\w+)?)\.bias", "lora_bias"),
-    (r"\.hada_(w[12]_[ab]|t[12])(?:\.default)?", "hada_{}"),
-    (r"\.lokr_(w[12]|w[12]_[ab]|t2)(?:\.default)?", "lokr_{}"),
+    (rf"\.(?:lora_up|lora_B{_ADAPTER})\.bias", "lora_bias"),
+    (rf"\.hada_(w[12]_[ab]|t[12]){_ADAPTER}", "hada_{}"),
+    (rf"\.lokr_(w[12]|w[12]_[ab]|t2){_ADAPTER}", "lokr_{}"),
     (r"\.([ab][12]|bm)\.weight", "glora_{}"),
     (r"\.oft_(blocks|diag)", "oft_{}"),
     (r"\.rescale", "rescale"),
     (r"\.on_input", "on_input"),
     (r"\.dora_scale", "dora_scale"),
-    (r"\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?", "magnitude"),
+    (rf"\.lora_magnitude_vector{_ADAPTER}(?:\.weight)?", "magnitude"),
     (r"\.diff", "diff"),
     (r"\.w_norm", "norm"),
     (r"\.(?:diff_b|b_norm)", "bias"),
@@ -49,13 +52,24 @@ _ROLES = (
 
 _REFUSED = (
     (r"\.lora_embedding_[AB]", "token-embedding"),
-    (r"\.oft_R(\.\w+)?\.weight$", "OFTv2"),
+    (r"\.oft_blocks\.\d+$", "OFT by slices (kohya's for Flux)"),
+    (r"\.oft_R(\.[^.]+)?\.weight$", "OFTv2"),
+    (r"\.(?:[qp]_layer\.weight|lambda_layer)$", "T-LoRA"),
     (r"\.reshape_weight$", "layer-widening"),
     (r"\.lokr_t1$", "LoKr with a Tucker core in w1"),
     (r"\.ia3_l\b", "PEFT's IA3"),
-    (r"\.(vera|hra|boft)_\w+|\.lora_E\b", "other PEFT"),
+    (r"\.(?:vera|hra|boft|fourierft|shira|c3a|randlora|road|miss|bone|delora|waveft)_\w+|\.lora_E\b", "other PEFT"),
+    (
+        r"\.(?:qweight|qzeros|wscales|weight_scale|scale_weight|input_scale|comfy_quant|SCB|absmax|quant_map)$",
+        "quantised",
+    ),
 )
 """What a tensor's name holds -> the kind of network it belongs to, which cannot be fused."""
+
+
+_WRAPPED = r"(?:base_model\.model\.)*((?:unet|transformer|text_encoder(?:_[23])?)\.)?(?:\1|base_model\.model\.)*"
+"""How a module's name starts if PEFT wraps its model, or the component is said twice: `unet.unet.`, as in files of
+diffusers 0.23."""
 
 
 def _bare(*names: str) -> str:
@@ -92,8 +106,13 @@ def split(tensor: str) -> tuple[str, str] | None:
         if match := ending.search(tensor):
             if match.start() == 0:
                 continue
-            return tensor[: match.start()].removeprefix("base_model.model."), role.format(*match.groups())
+            return _unwrapped(tensor[: match.start()]), role.format(*match.groups())
     return None
+
+
+def _unwrapped(module: str) -> str:
+    """The name with nothing but its component before what the model calls it."""
+    return re.sub(_WRAPPED, lambda match: match[1] or "", module, count=1)
 
 
 def refused_kind(tensor: str) -> str | None:
@@ -106,7 +125,7 @@ def slot_of(module: str) -> Slot | None:
     of_models = ((_bare(pattern), models.PREFIX) for pattern in models.bare())
     for pattern, prefix in (*_PREFIXES, *of_models, *_PREFIXES_OF_BARE_TEXT):
         if match := re.match(pattern, module):
-            rest = module[match.end() :].replace(".", "_")
+            rest = module[match.end() :].replace(".", "_").removesuffix("_")
             return models.slot_of(rest) if prefix == models.PREFIX else text_encoders.slot_of(rest, prefix)
     return None
 

@@ -12,11 +12,12 @@ from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.delta import Delta
 from . import names
 from .base import Base, Weights
-from .checks import checked
+from .checks import checked, effective
 from .hashing import sha256
 from .models import Family, detect, labels
 from .module import Module
 from .peft_scale import PeftScales, read_scales
+from .refusals import described, short, strange
 from .slot import Slot
 from .tensor_file import TensorFile
 
@@ -100,20 +101,23 @@ def _modules(file: TensorFile, base: Weights | None, scales: PeftScales) -> Iter
     for tensor, (name, role) in _split(file).items():
         slot = names.slot_of(name)
         if slot is None:
-            raise FileError(
-                f"'{file.path.name}' holds layer {name}, which is in no UNet, transformer or text encoder of "
-                f"{labels('or')}: only LoRAs for these can be fused"
+            raise strange(
+                file,
+                f"holds layer {short(name)} ({role} {file.shapes[tensor]}), which is in no UNet, transformer or text "
+                f"encoder of {labels('or')}",
             )
         tensors = found.setdefault(slot, {})
         if role in tensors:
             raise FileError(
-                f"'{file.path.name}' holds one thing twice, as {tensors[role]} and as {tensor}: the file is damaged: "
-                "download or save it again"
+                f"'{file.path.name}' holds one thing twice, as {tensors[role]} and as {tensor}: save it with one of "
+                "them"
             )
         tensors[role] = tensor
         if role != "alpha":
             modules[slot] = name
-    for slot, tensors in found.items():
+    if not (kept := {slot: left for slot, tensors in found.items() if (left := effective(file, tensors))}):
+        raise FileError(f"'{file.path.name}' changes nothing, since all its layers are of rank 0: choose another LoRA")
+    for slot, tensors in kept.items():
         yield checked(file, base, scales, modules.get(slot, ""), slot, tensors)
 
 
@@ -126,11 +130,11 @@ def _split(file: TensorFile) -> dict[str, tuple[str, str]]:
     tensors = [tensor for tensor in file.names if not names.is_ignored(tensor)]
     for tensor in tensors:
         if kind := names.refused_kind(tensor):
-            raise FileError(f"'{file.path.name}' holds {kind} modules ({tensor}), which cannot be fused")
+            raise strange(file, f"holds {kind} modules ({described(file, [tensor])}), which cannot be fused as files")
     splits = {tensor: split for tensor in tensors if (split := names.split(tensor))}
     if not any(role in _TELLING or role.startswith(_TELLING_STARTS) for _, role in splits.values()):
-        raise FileError(f"'{file.path.name}' holds no LoRA: choose a LoRA file")
+        raise strange(file, f"holds no LoRA of a known kind but {described(file, tensors) or 'nothing'}")
     for tensor in tensors:
         if tensor not in splits:
-            raise FileError(f"'{file.path.name}' holds {tensor}, which is no part of a LoRA")
+            raise strange(file, f"holds {described(file, [tensor])}, which is no part of a LoRA of a known kind")
     return splits

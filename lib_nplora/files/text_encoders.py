@@ -16,6 +16,10 @@ _REWRITES = (
 )
 """Older and newer spellings of diffusers and transformers -> kohya's, after the prefix, dots already underscores."""
 
+_CLIP = r"text_model_|text_projection"
+_T5 = r"encoder_|shared|final_layer_norm"
+"""How the name of every layer of such an encoder starts, after the prefix."""
+
 _TEXT_ENCODERS = {"lora_te1_": "text_encoder.", "lora_te2_": "text_encoder_2."}
 _TEXT_MODEL = (
     (r"^text_model_", "text_model."),
@@ -24,14 +28,17 @@ _TEXT_MODEL = (
 )
 
 
-def slot_of(rest: str, prefix: str) -> Slot:
-    """The slot of a layer named `rest`, dots already underscores, of the text encoder that `prefix` stands for."""
+def slot_of(rest: str, prefix: str) -> Slot | None:
+    """The slot of a layer named `rest`, dots already underscores, of the text encoder that `prefix` stands for.
+
+    None if no CLIP and no T5 has such a layer: other models read their texts with language models.
+    """
     if prefix == "lora_te2_" and rest.startswith("encoder_block_"):
         prefix = "lora_te3_"
     if prefix != "lora_te3_":
         for wrong, right in _REWRITES:
             rest = re.sub(wrong, right, rest)
-    return Slot(prefix + rest)
+    return Slot(prefix + rest) if re.match(_T5 if prefix == "lora_te3_" else _CLIP, rest) else None
 
 
 def in_diffusers(name: str) -> str:

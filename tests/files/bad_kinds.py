@@ -87,12 +87,13 @@ def _misshapen() -> Iterator[Row]:
     yield Row(
         "loha of rank 0",
         instead(**{name: torch.zeros(8, 0) if name[-1] == "a" else torch.zeros(0, 8) for name in SOUND["loha"]}),
+        fine=True,
     )
     for dimensions in (0, 1, 3, 5):
         yield Row(f"loha of {dimensions} dimensions", loha(hada_w1_a=torch.ones([2] * dimensions)))
         yield Row(f"lokr of {dimensions} dimensions", lokr(lokr_w1=torch.ones([2] * dimensions)), reads=dimensions > 2)
     yield Row("lokr of ranks that differ", lokr(lokr_w2_a=normal(4, 3)))
-    yield Row("lokr of rank 0", lokr(lokr_w2_a=torch.zeros(4, 0), lokr_w2_b=torch.zeros(0, 4)))
+    yield Row("lokr of rank 0", lokr(lokr_w2_a=torch.zeros(4, 0), lokr_w2_b=torch.zeros(0, 4)), fine=True)
     yield Row("lokr without size", lokr(lokr_w1=torch.zeros(0, 0)))
     yield Row("lokr of another layer's size", lokr(lokr_w1=normal(3, 3)), reads=True)
     yield Row("lokr with w1 twice", lokr(lokr_w1_a=normal(2, 1), lokr_w1_b=normal(1, 2)))

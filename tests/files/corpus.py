@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import bad_containers, bad_headers, bad_kinds, bad_metadata, bad_names, bad_tensors
+from . import bad_containers, bad_headers, bad_kinds, bad_metadata, bad_names, bad_tensors, odd_sorts
 from .bad_rows import Row, packed, whole
 
 MARKER = "code-was-run"
@@ -70,7 +70,7 @@ def generate(folder: Path) -> Corpus:
 
 def rows(marker: Path) -> list[Row]:
     """`marker` appears if code in one of the files runs."""
-    plain = (bad_headers, bad_names, bad_tensors, bad_kinds, bad_metadata)
+    plain = (bad_headers, bad_names, bad_tensors, bad_kinds, bad_metadata, odd_sorts)
     return [*bad_containers.rows(marker), *(row for module in plain for row in module.rows())]
 
 

@@ -132,7 +132,7 @@ def with_tensors(**tensors: Tensor) -> dict[str, Tensor]:
         (with_tensors(lora_up__weight=UP.to(torch.int8)), "number format I8"),
         ({**PAIR, "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v.lora_A.weight": DOWN,
           "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v.lora_B.weight": UP}, "holds one thing twice"),
-        ({"a.lora_A.weight": DOWN, "a.lora_B.weight": UP}, "layer a, which is in no UNet"),
+        ({"a.lora_A.weight": DOWN, "a.lora_B.weight": UP}, r"layer a \(down \(2, 5\)\), which is in no UNet"),
         (with_tensors(dora_scale=UP), "holds DoRA modules .*--base"),
         (with_tensors(lora_magnitude_vector=UP), "holds DoRA modules .*--base"),
         ({f"{LINEAR}.hada_w1_a": UP, f"{LINEAR}.alpha": torch.tensor(1.0)}, "hada_w1_a but no hada_w1_b"),
@@ -155,7 +155,7 @@ def with_tensors(**tensors: Tensor) -> dict[str, Tensor]:
         (with_tensors(lora_up__weight=UP[..., None, None, None]), "up of 5 dimensions"),
         ({"transformer.transformer_blocks.0.attn.to_k.lora_A.weight": DOWN,
           "transformer.transformer_blocks.0.attn.to_k.lora_B.weight": UP}, "6 rows where 5 belong"),
-        (with_tensors(something=UP), "something, which is no part of a LoRA"),
+        (with_tensors(something=UP), r"something \(6, 2\), which is no part of a LoRA"),
     ],
 )  # fmt: skip
 def test_what_is_refused_at_the_door(tmp_path: Path, state: Mapping[str, Tensor], words: str) -> None:

@@ -28,7 +28,6 @@ from lib_nplora.maths.rank_rule import RankRule
 from lib_nplora.request.request import FusionRequest, Source
 from tests import loras, reference
 
-
 PARTS = ".np*/*"
 """Files that are not complete yet."""
 

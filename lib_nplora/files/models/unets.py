@@ -19,7 +19,10 @@ from .. import text_encoders
 from ..slot import Slot
 from .family import PREFIX, Family, Widths
 
-BARE = (r"(?:down|up)_blocks", "mid_block", r"conv_(?:norm_)?(?:in|out)", "(?:time|add|class)_embedding")
+BARE = (
+    *("(?:down|up)_blocks", "mid_block", "conv_(?:norm_)?(?:in|out)", "(?:time|add|class)_embedding"),
+    *("(?:input|output)_blocks", "middle_block", "time_embed", "label_emb", r"out\.[02]"),
+)
 """How names start that have no prefix."""
 
 _REWRITES = ((r"_processor(?=_to_)", ""), (r"_to_out$", "_to_out_0"))

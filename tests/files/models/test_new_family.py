@@ -249,5 +249,7 @@ def test_nothing_of_it_is_left(tmp_path: Path) -> None:
     assert read_lora(content).family is WEAVE
     undo()
     assert WEAVE not in families()
-    with pytest.raises(FileError, match=r"lora_unet_\w+, which is in no .* of SD 1, SD 2, SDXL, Flux or SD 3:"):
+    with pytest.raises(
+        FileError, match=r"lora_unet_\w+ \(down \(3, 12\)\), which is in no .* of SD 1, SD 2, SDXL, Flux or SD 3:"
+    ):
         read_lora(content)
