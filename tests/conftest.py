@@ -9,12 +9,26 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from .files import corpus
 from .hosts.contract import Loras
+from .webui.browser.machine import GRADIOS
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives all browser tests of one Gradio to one worker, so that their page starts once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        of = [gradio for gradio in GRADIOS if "webui/browser/" in nodeid and f"[{gradio}" in nodeid]
+        return of[0] if of else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="class")
