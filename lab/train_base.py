@@ -142,7 +142,7 @@ def train(found: Pictures, folder: Path, plan: Plan, start: Path | None, every: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the pictures; the run goes to its `base`")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--cooldown", type=int, default=600, help="the last steps, in which the rate falls")
     parser.add_argument("--weights", type=Path, help="begin from this pipeline's weights instead of random ones")
     parser.add_argument("--every", type=float, default=120, help="seconds between checkpoints")

@@ -59,8 +59,8 @@ class Lesson:
 class Recipe:
     """How a LoRA is trained."""
 
-    steps: int = 240
-    rate: float = 1e-3
+    steps: int
+    rate: float
     batch: int = 16
     layers: str = "all"
     seed: int = 0
@@ -68,6 +68,11 @@ class Recipe:
     def rate_at(self, step: int) -> float:
         """Rises over ten steps, falls to a tenth over the second half."""
         return self.rate * min(1, (step + 1) / 10) * max(0.1, min(1, 2 * (1 - step / self.steps)))
+
+
+CONTENT = Recipe(240, 1e-3)
+STYLE = Recipe(480, 2e-3)
+"""A style is harder to learn: by CONTENT, the judge names neon in 0.76 of the pictures, by STYLE in 0.93."""
 
 
 def lesson(name: str) -> Lesson:
@@ -147,13 +152,14 @@ def main() -> None:
     parser.add_argument("--judge", type=int, default=7, help="the judge's seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layers", choices=LAYERS, default="all")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--rate", type=float, default=Recipe.rate)
+    parser.add_argument("--steps", type=int, help=f"by default {CONTENT.steps}, of a style {STYLE.steps}")
+    parser.add_argument("--rate", type=float, help=f"by default {CONTENT.rate:g}, of a style {STYLE.rate:g}")
     args = parser.parse_args()
     torch.set_num_threads(1)
     found, judge = pictures(args.work), judges.load(folder.judge(args.work, args.judge))
-    recipe = Recipe(args.steps, args.rate, layers=args.layers, seed=args.seed)
     for name in HELD_OUT_SUBJECTS + HELD_OUT_STYLES if args.names == ["all"] else args.names:
+        usual = STYLE if name in HELD_OUT_STYLES else CONTENT
+        recipe = Recipe(args.steps or usual.steps, args.rate or usual.rate, layers=args.layers, seed=args.seed)
         path = folder.lora(args.work, name, recipe.layers, recipe.seed)
         if path.exists():
             continue
