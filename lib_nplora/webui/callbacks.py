@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from modules import script_callbacks
+from modules import script_callbacks, shared
 
 from ..hosts import detect_host
 from ..jobs.session import Session
 from . import clock, infotext, plot, rest, running, settings
 from .extra_network import install
+from .said import be_heard
 
 logger = logging.getLogger("nplora")
 
@@ -20,6 +21,7 @@ _undo: list[Callable[[], None]] = []
 
 def register() -> None:
     """Called whenever the host runs our script, which it does again on every reload of its UI."""
+    be_heard(shared.cmd_opts)
     plot.install()  # Without its page, a host makes the plot before it calls us.
     script_callbacks.on_before_ui(_start)
     script_callbacks.on_ui_settings(lambda: settings.add(_resize))

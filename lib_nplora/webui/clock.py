@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import running
+from .said import say
 
 
 def on_denoiser(params: Any) -> None:
@@ -13,7 +14,7 @@ def on_denoiser(params: Any) -> None:
     if session is None or not session.changes_with_steps:
         return
     for problem in session.step(*step_of(params)):
-        params.denoiser.p.comment(problem)
+        say(params.denoiser.p, problem)
 
 
 def step_of(params: Any) -> tuple[int, int]:

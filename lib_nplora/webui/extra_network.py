@@ -20,6 +20,7 @@ from ..jobs.session import Applied, Plan, Session
 from ..request.request import FusionRequest
 from .infotext import told_of
 from .prompt import TAG, left_to_host, plain, read
+from .said import say
 from .tagging import PROBLEM
 
 logger = logging.getLogger("nplora")
@@ -63,7 +64,7 @@ def install(session: Session, stops_on_error: Callable[[], bool] = lambda: False
             _refuse(session, applied.problems)
         _report(p, plan, applied)
         for name in _twice(session, plain(extra_network_data or {}), plan):
-            p.comment(f"NP-LoRA: '{name}' has an ordinary <lora:...> tag, too, so it is added twice")
+            say(p, f"'{name}' has an ordinary <lora:...> tag, too, so it is added twice", logging.INFO)
         return result
 
     def undo() -> None:
@@ -87,8 +88,10 @@ def _refuse(session: Session, problems: Sequence[str]) -> None:
 
 
 def _report(p: Any, plan: Plan, applied: Applied) -> None:
-    for comment in (*plan.problems, *plan.remarks, *applied.problems):
-        p.comment(comment)
+    for problem in (*plan.problems, *applied.problems):
+        say(p, problem)
+    for remark in plan.remarks:
+        say(p, remark, logging.INFO)
     if applied.stale_text:
         _forget_encoded_text(p)
     if plan.files and not applied.problems:

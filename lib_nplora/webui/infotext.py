@@ -16,6 +16,7 @@ from ..request.tag import METHOD, parse_tag, split
 from . import prompt_text, running
 from .fields import PanelState
 from .prompt_text import Spelled
+from .said import SAID
 
 logger = logging.getLogger("nplora")
 
@@ -33,7 +34,7 @@ def told_of(request: FusionRequest) -> dict[str, str]:
 
 def ours() -> set[str]:
     """Every name under which we write into a picture's parameters, but for the hashes."""
-    return {MARK, *(one.infotext for one in parameters().values() if one.infotext)}
+    return {MARK, SAID, *(one.infotext for one in parameters().values() if one.infotext)}
 
 
 def label(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from .compose import Composed, compose
 from .fields import PanelState
 from .infotext import BY_PANEL, MARK, ours
 from .prompt_text import find
+from .said import say
 
 PROBLEM = "nplora_problem"
 """Attribute of `p`: why the panel or a plot adds nothing to this picture."""
@@ -38,14 +40,14 @@ def write(p: Any, args: Sequence[Any]) -> None:
         composed = _composed(p, panel, values)
     except RequestError as error:
         setattr(p, PROBLEM, f"NP-LoRA: {error}")
-        p.comment(f"NP-LoRA: {error}")
+        say(p, str(error))
         return
     for name, several in composed.items():
         setattr(p, name, [one.prompt for one in several])
     p.main_prompt = p.all_prompts[0]
     everything = [one for several in composed.values() for one in several]
     for comment in dict.fromkeys(comment for one in everything for comment in one.comments):
-        p.comment(f"NP-LoRA: {comment}")
+        say(p, comment, logging.INFO)
     if all(one.by_panel for one in everything):
         p.extra_generation_params[MARK] = BY_PANEL
 

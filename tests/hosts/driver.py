@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,15 @@ class Picture:
         One hash a picture.
     inner
         Pixels of the inner pass, if one was asked for.
+    params
+        What a program gets beside the pictures: `extra_generation_params` in the API's `info`.
     """
 
     pixels: tuple[str, ...]
     infotext: str
     comments: tuple[str, ...]
     inner: tuple[str, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,10 @@ class Driver(ABC):
     @abstractmethod
     def seen(self) -> list[Call]:
         """What was seen during the last picture."""
+
+    @abstractmethod
+    def logged(self) -> str:
+        """What the log has gained since the last picture was begun."""
 
     @abstractmethod
     def sweep(

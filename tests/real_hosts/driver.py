@@ -125,6 +125,7 @@ class RealHost(Driver):
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
+        self._logged = 0
         self._log = (data / "log.txt").open("w+")
         self._process = subprocess.Popen(
             [
@@ -181,6 +182,7 @@ class RealHost(Driver):
 
     def run(self, job):
         self.call("/nplora-probe/reset")
+        self._logged = len(self.log())
         if job.stop:
             self.call("/nplora-probe/stop", dict(zip(("how", "call"), job.stop, strict=True)))
         body: dict[str, Any] = {
@@ -210,9 +212,15 @@ class RealHost(Driver):
         images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
         pictures = images[-job.batch_size * job.n_iter :]
         pixels = tuple(map(pixels_of, pictures))
-        return Picture(pixels, pictures[0].info["parameters"], tuple(state["comments"]), tuple(state["inner"]))
+        params = json.loads(answer["info"])["extra_generation_params"]
+        infotext = pictures[0].info["parameters"]
+        return Picture(pixels, infotext, tuple(state["comments"]), tuple(state["inner"]), params)
+
+    def logged(self):
+        return self.log()[self._logged :]
 
     def sweep(self, prompt, axes, *, panel=None):
+        self._logged = len(self.log())
         body = {
             **_BODY,
             "prompt": prompt,

@@ -2,7 +2,7 @@
 
 The numbers in the names: 1 weights, 2 limits of mu, 3 kinds, spellings and neighbours, 4 reversibility, 5 kinds of job,
 6 other callers, 7 no work twice, 8 infotext, 9 the panel, 10 plots, 11 settings, 12 methods that change with the steps,
-13 the other methods, 14 strengths by block, 15 balance.
+13 the other methods, 14 strengths by block, 15 balance, 16 what is said of a picture.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from .group_12_steps import Steps
 from .group_13_methods import Methods
 from .group_14_blocks import Blocks
 from .group_15_balance import Balance
+from .group_16_said import Said
 from .loras import HARD, KLORA, Loras
 from .wrong_tags import WrongTags
 
@@ -35,6 +36,7 @@ __all__ = ["HARD", "KLORA", "HostContract", "Loras"]
 
 
 class HostContract(
+    Said,
     Balance,
     Blocks,
     Methods,

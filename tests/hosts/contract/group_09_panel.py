@@ -36,7 +36,8 @@ class Panel:
         typed = driver.generate(prompt)
         picture = driver.generate(prompt, panel=[True, "dog", "vangogh", 0.1])
         assert picture.pixels == typed.pixels
-        assert picture.infotext == typed.infotext
+        assert picture.infotext.startswith(f"{prompt}\n")
+        assert ", NP-LoRA: panel" not in picture.infotext
         (comment,) = set(picture.comments) - set(typed.comments)
         assert "the prompt's own tag for this pair is used, not the panel's: <nplora:dog:vangogh:2>" in comment
 

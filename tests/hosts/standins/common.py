@@ -7,6 +7,7 @@ has a few layers, and a picture is what comes out of its forward passes.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import types
@@ -435,9 +436,14 @@ def process_images(p: Processing):
             last_data = data
     if not p.disable_extra_networks and data:
         extra_networks.deactivate(p, last_data)
-    quoted = {name: f'"{value}"' if "," in value or ":" in value else value for name, value in _params(p).items()}
-    infotext = p.all_prompts[0] + f"\nSteps: {p.steps}" + "".join(f", {k}: {v}" for k, v in quoted.items())
+    params = "".join(f", {name}: {quote(value)}" for name, value in _params(p).items())
+    infotext = f"{p.all_prompts[0]}\nSteps: {p.steps}{params}"
     return tuple(images), infotext
+
+
+def quote(value: str) -> str:
+    """`infotext_utils.quote`."""
+    return json.dumps(value, ensure_ascii=False) if any(sign in value for sign in ",:\n") else value
 
 
 def _params(p: Processing) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
+import logging
 import runpy
 import sys
 import types
@@ -34,6 +36,8 @@ class StandIn(Driver):
     """
 
     encodes_hires_first = False
+    log_level = logging.WARNING
+    """What the host lets into its log."""
     modules = MODULES
     norms = NORMS
 
@@ -55,8 +59,11 @@ class StandIn(Driver):
         self._seed = 1
         self._counts: Counter[str] = Counter()
         self._patch = pytest.MonkeyPatch()
+        self._log = logging.StreamHandler(io.StringIO())
 
     def start(self) -> None:
+        logging.root.addHandler(self._log)
+        logging.root.setLevel(self.log_level)
         package = module("modules", __path__=[])
         shared = {
             "modules": package,
@@ -80,6 +87,9 @@ class StandIn(Driver):
         self.unload_scripts()
         self._patch.undo()
         self._forget_webui()
+        logging.root.removeHandler(self._log)
+        logging.root.setLevel(logging.WARNING)
+        logging.getLogger("nplora").setLevel(logging.NOTSET)
 
     def run_scripts(self) -> None:
         """What a host does at its start and after "Reload UI"."""
@@ -121,6 +131,7 @@ class StandIn(Driver):
     def run(self, job):
         self.state.begin()
         self._calls.clear()
+        self._log.setStream(io.StringIO())
         self._stop = job.stop
         inner_pixels: list[str] = []
 
@@ -145,9 +156,14 @@ class StandIn(Driver):
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
             pixels, infotext = process_images(p)
         assert not self.errors, self.errors
-        return Picture(pixels, infotext, tuple(p.comments), tuple(inner_pixels))
+        return Picture(pixels, infotext, tuple(p.comments), tuple(inner_pixels), dict(p.extra_generation_params))
+
+    def logged(self):
+        return self._log.stream.getvalue()
 
     def sweep(self, prompt, axes, *, panel=None):
+        self._log.setStream(io.StringIO())
+
         def make(p: Processing) -> Picture:
             p.extra_generation_params = dict(p.extra_generation_params)
             pixels, infotext = process_images(p)

@@ -493,6 +493,7 @@ class Neo(Forge):
     dynamic_args = types.SimpleNamespace(online_lora=False, nunchaku=False)
     kinds = (*Forge.kinds, "oft")
     has_oft = True
+    log_level = logging.ERROR
 
     def host_modules(self):
         modules = super().host_modules()
