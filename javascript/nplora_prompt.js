@@ -2,7 +2,7 @@
 
 /** What an <nplora:...> tag fuses, as text to compare; "" if it does not name two LoRAs. */
 function nploraPair(tag) {
-    const values = /^<nplora:([^<>]+)>$/.exec(tag)?.[1].split(":") ?? [];
+    const values = /^<nplora:([^<>]+)>$/i.exec(tag)?.[1].split(":") ?? [];
     const names = values.filter((value) => !value.includes("=")).map((value) => value.trim());
     return names[0] && names[1] ? `${names[0]}:${names[1]}` : "";
 }
@@ -12,7 +12,7 @@ function nploraInsert(tab, tag) {
     const box = gradioApp().querySelector(`#${tab}_prompt textarea`);
     const pair = nploraPair(tag);
     if (!box || !pair) return;
-    const old = [...box.value.matchAll(/<nplora:[^<>]+>/g)].find((match) => nploraPair(match[0]) === pair);
+    const old = [...box.value.matchAll(/<nplora:[^<>]+>/gi)].find((match) => nploraPair(match[0]) === pair);
     if (old) {
         nploraType(box, old.index, old.index + old[0].length, tag);
     } else {

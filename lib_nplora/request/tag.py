@@ -45,10 +45,15 @@ def check_name(role: str, name: str) -> None:
 
 
 def split(items: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-    """The pieces of a tag as (positional, named). Raises RequestError for a key given twice."""
+    """The pieces of a tag as (positional, named).
+
+    Raises RequestError for a key given twice, and for a tag that went on into the next one for want of its end.
+    """
     positional: list[str] = []
     named: dict[str, str] = {}
     for item in items:
+        if "<" in item:
+            raise RequestError(f"it has no '>' before '{item[item.index('<') :]}'")
         key, equals, value = item.partition("=")
         key = key.strip().lower()
         if not equals:

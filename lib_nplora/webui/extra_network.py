@@ -18,6 +18,7 @@ from ..errors import NploraError, RequestError
 from ..hosts.protocol import shelf_of
 from ..jobs.session import Applied, Plan, Session
 from ..request.request import FusionRequest
+from .astray import astray
 from .infotext import told_of
 from .prompt import TAG, left_to_host, plain, read
 from .said import say
@@ -54,14 +55,17 @@ def install(session: Session, stops_on_error: Callable[[], bool] = lambda: False
         if not installed:
             return original(p, extra_network_data)
         plan = session.prepare(read(extra_network_data or {}))
+        lost = astray(p, extra_network_data or {})
         if stops_on_error():
-            _refuse(session, [*filter(None, [getattr(p, PROBLEM, None)]), *plan.problems])
+            _refuse(session, [*filter(None, [getattr(p, PROBLEM, None)]), *lost, *plan.problems])
         result = original(p, left_to_host(extra_network_data, plan))
         applied = session.apply(plan)
         if applied.problems and plan.by_role:
             result = original(p, extra_network_data)
         if stops_on_error():
             _refuse(session, applied.problems)
+        for problem in lost:
+            say(p, problem)
         _report(p, plan, applied)
         for name in _twice(session, plain(extra_network_data or {}), plan):
             say(p, f"'{name}' has an ordinary <lora:...> tag, too, so it is added twice", logging.INFO)

@@ -22,25 +22,36 @@ ExtraNetworkData = Mapping[str, Sequence[Any]]
 
 def read(data: ExtraNetworkData) -> list[Asked]:
     """Everything that a prompt asks of us: one request for each <nplora:>, one for all roles together."""
-    asked = [asked_by_tag(items) for items in map(_items, data.get(TAG, ()))]
-    roles = [(name, items) for name in LORA_TAGS for items in map(_items, data.get(name, ())) if has_role(items)]
+    tags = [(name, items_of(params)) for name, several in data.items() for params in several]
+    asked = [asked_by_tag(name, items) for name, items in tags if is_fusion(name)]
+    roles = [(name, items) for name, items in tags if gives_role(name, items)]
     return [*asked, asked_by_roles(roles)] if roles else asked
 
 
-def asked_by_tag(items: Sequence[str]) -> Asked:
-    """What the pieces of an `<nplora:...>` ask for."""
-    return Asked(_text(TAG, items), _parsed(parse_tag, items))
+def is_fusion(name: str) -> bool:
+    """Whether a tag of this name, in whatever case, is a fusion's: to the host, another case is another name."""
+    return name.lower() == TAG
+
+
+def gives_role(name: str, items: Sequence[str]) -> bool:
+    """Whether a tag of this name, in whatever case, gives a LoRA a role, readable or not."""
+    return name.lower() in LORA_TAGS and has_role(items)
+
+
+def asked_by_tag(name: str, items: Sequence[str]) -> Asked:
+    """What an `<nplora:...>`, with its name as it is spelled and its pieces, asks for."""
+    return Asked(spelled(name, items), _parsed(parse_tag, items))
 
 
 def asked_by_roles(tags: Sequence[tuple[str, Sequence[str]]]) -> Asked:
     """What all the tags with a role, (name, pieces) each, ask for together."""
-    text = " ".join(_text(name, items) for name, items in tags)
+    text = " ".join(spelled(name, items) for name, items in tags)
     return Asked(text, _parsed(parse_roles, [items for _, items in tags]), by_role=True)
 
 
 def plain(data: ExtraNetworkData) -> list[str]:
     """The LoRAs that have an ordinary tag, without a role."""
-    tags = (_items(params) for name in LORA_TAGS for params in data.get(name, ()))
+    tags = (items_of(params) for name in LORA_TAGS for params in data.get(name, ()))
     return [items[0] for items in tags if items and not has_role(items)]
 
 
@@ -49,7 +60,7 @@ def left_to_host(data: ExtraNetworkData, plan: Plan) -> ExtraNetworkData:
     if not plan.by_role:
         return data
     return {
-        name: [params for params in tags if name not in LORA_TAGS or not has_role(_items(params))]
+        name: [params for params in tags if name not in LORA_TAGS or not has_role(items_of(params))]
         for name, tags in data.items()
     }
 
@@ -61,9 +72,11 @@ def _parsed(parse: Callable[[T], FusionRequest], pieces: T) -> FusionRequest | R
         return error
 
 
-def _items(params: Any) -> list[str]:
+def items_of(params: Any) -> list[str]:
+    """The pieces of a tag."""
     return [str(item) for item in params.items]
 
 
-def _text(name: str, items: Sequence[str]) -> str:
+def spelled(name: str, items: Sequence[str]) -> str:
+    """A tag as it stands in the prompt."""
     return f"<{':'.join([name, *items])}>"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from ..jobs.session import Asked
 from ..request.request import FusionRequest
-from ..request.roles import format_roles, has_role
+from ..request.roles import format_roles
 from ..request.tag import format_tag
 from .comments import visible
-from .prompt import LORA_TAGS, TAG, asked_by_roles, asked_by_tag
+from .prompt import asked_by_roles, asked_by_tag, gives_role, is_fusion
 
 _ANY_TAG = re.compile(r"<(\w+):([^>]+)>")
 """A tag, as the hosts read it."""
@@ -38,9 +38,9 @@ def find(prompt: str) -> list[Spelled]:
     roles = []
     for match in _ANY_TAG.finditer(visible(prompt)):
         name, items = match[1], match[2].split(":")
-        if name == TAG:
-            found.append(Spelled(asked_by_tag(items), (match.span(),)))
-        elif name in LORA_TAGS and has_role(items):
+        if is_fusion(name):
+            found.append(Spelled(asked_by_tag(name, items), (match.span(),)))
+        elif gives_role(name, items):
             roles.append((match.span(), (name, items)))
     if roles:
         found.append(Spelled(asked_by_roles([tag for _, tag in roles]), tuple(span for span, _ in roles)))
@@ -76,7 +76,7 @@ def renamed(prompt: str, rename: Callable[[str], str]) -> str:
 
     def change(match: re.Match[str]) -> str:
         name, items = match[1], match[2].split(":")
-        sources = 2 if name == TAG else int(name in LORA_TAGS and has_role(items))
+        sources = 2 if is_fusion(name) else int(gives_role(name, items))
         items[:sources] = [rename(item.strip()) for item in items[:sources]]
         return f"<{':'.join([name, *items])}>" if sources else match[0]
 

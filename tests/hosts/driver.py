@@ -59,6 +59,7 @@ class Job:
     sampler: str = "Euler"
     stop: tuple[str, int] | None = None
     size: int = 64
+    negative_prompt: str = ""
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,7 @@ class RealHost(Driver):
             "height": job.size,
             "sampler_name": job.sampler,
             "prompt": job.prompt,
+            "negative_prompt": job.negative_prompt,
             "batch_size": job.batch_size,
             "n_iter": job.n_iter,
             "disable_extra_networks": job.disable_extra_networks,

@@ -190,6 +190,7 @@ KNOWN_IN_A_TAG = "c, s, te, unet, mu, k, balance, method, alpha, beta, scope, de
         ("<nplora:a>", "the style is missing. Write <nplora:a:style>"),
         ("<nplora:a:>", "the style is missing. Write <nplora:a:style>"),
         ("<nplora:a:c=1>", "the style is missing. Write <nplora:a:style>"),
+        ("<nplora:a:b, c <lora:d:1>", "it has no '>' before '<lora'"),
         ("<nplora:a:b:1:2>", "'2' is one value too many. Write <nplora:content:style:mu:key=value>"),
         ("<nplora:a:b:-1>", "mu=-1 is negative: mu is a number from 0 up, or 'hard'"),
         ("<nplora:a:b:>", "mu= is not a number: mu is a number from 0 up, or 'hard'"),

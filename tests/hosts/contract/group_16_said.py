@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 SAID = "NP-LoRA comment"
 
 
@@ -38,3 +40,48 @@ class Said:
         said = [reason in cell.infotext for cell in driver.sweep("a cat <nplora:dog:vangogh:1>", axes)]
         assert said == [False, True, False]
         assert driver.logged().count(reason) == 1
+
+    @pytest.mark.parametrize(
+        ("meant", "said"),
+        [
+            ("< nplora:dog:vangogh:1>", "< nplora:dog:vangogh:1>: this is no tag. Write <nplora:dog:vangogh:1>"),
+            ("<nplora>", "<nplora>: this is no tag. Write <nplora:content:style>"),
+            ("<np-lora:dog:vangogh>", "<np-lora:dog:vangogh>: this is no tag. Write <nplora:dog:vangogh>"),
+            ("<nplora:dog:vangogh", "<nplora:dog:vangogh: it has no '>' at its end. Write <nplora:dog:vangogh>"),
+            ("<nplra:dog:vangogh>", "<nplra:dog:vangogh>: there is no tag of this name. Write <nplora:dog:vangogh>"),
+        ],
+    )
+    def test_16_what_is_no_tag_is_said_to_be_none(self, driver, loras, meant, said):
+        assert driver.generate(f"a cat {meant}", hr_prompt="").params[SAID] == said
+        assert driver.compare({}).outside == 0
+
+    def test_16_a_tag_in_the_negative_prompt_is_told(self, driver, loras):
+        tag = "<nplora:dog:vangogh:hard>"
+        picture = driver.generate("a cat", negative_prompt=f"a bird {tag}")
+        assert picture.params[SAID] == f"{tag}: no tag is read in the negative prompt. Move it to the prompt"
+        assert driver.compare({}).outside == 0
+
+    @pytest.mark.parametrize(
+        ("written", "meant"),
+        [
+            ("<NPLORA:dog:vangogh:1>", "<nplora:dog:vangogh:1>"),
+            ("<NpLora:dog:vangogh:1>", "<nplora:dog:vangogh:1>"),
+            (
+                "<LORA:dog:1:role=content> <Lora:vangogh:1:role=style:mu=1>",
+                "<lora:dog:1:role=content> <lora:vangogh:1:role=style:mu=1>",
+            ),
+        ],
+    )
+    def test_16_the_case_of_a_tag_does_not_matter(self, driver, loras, written, meant):
+        expected = driver.generate(f"a cat {meant}")
+        picture = driver.generate(f"a cat {written}")
+        assert picture.pixels == expected.pixels
+        assert [text.replace(written, meant) for text in picture.comments] == list(expected.comments)
+
+    def test_16_what_is_no_tag_stops_a_picture_that_may_be_stopped(self, driver, loras):
+        driver.set_option("nplora_on_error", "Stop, without a picture")
+        try:
+            with pytest.raises(Exception, match=r"this is no tag. Write <nplora:dog:vangogh>"):
+                driver.generate("a cat < nplora:dog:vangogh>")
+        finally:
+            driver.set_option("nplora_on_error", "Say so under the picture")

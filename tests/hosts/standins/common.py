@@ -360,6 +360,7 @@ class Processing:
     disable_extra_networks: bool = False
     steps: int = 2
     sampler_name: str = "Euler"
+    negative_prompt: str = ""
     is_hr_pass: bool = False
     script_args: list = field(default_factory=list)
     comments: dict = field(default_factory=dict)
@@ -405,6 +406,8 @@ def process_images(p: Processing):
         batch = slice(iteration * p.batch_size, (iteration + 1) * p.batch_size)
         prompts, data = extra_networks.parse_prompts(p.all_prompts[batch])
         hr_prompts, hr_data = extra_networks.parse_prompts((p.all_hr_prompts or p.all_prompts)[batch])
+        p.prompts, p.negative_prompts = prompts, [p.negative_prompt] * len(prompts)
+        p.hr_prompts, p.hr_negative_prompts = (None, None) if p.hr_prompt is None else (hr_prompts, p.negative_prompts)
         if not p.disable_extra_networks:
             extra_networks.activate(p, data)
         host.after_activation()

@@ -151,6 +151,7 @@ class StandIn(Driver):
             job.disable_extra_networks,
             job.steps,
             job.sampler,
+            negative_prompt=job.negative_prompt,
             script_args=self._script_args(job.panel),
         )
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
