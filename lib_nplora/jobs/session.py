@@ -17,6 +17,7 @@ from ..maths.cache import ByteLru
 from ..maths.dense import DenseDelta
 from ..request.request import FusionRequest
 from .job import Job, LoadedLora
+from .repeats import Honoured, repeats
 
 logger = logging.getLogger("nplora")
 
@@ -108,6 +109,7 @@ class Session:
         problems: list[str] = []
         remarks: list[str] = []
         files: dict[str, ShelfFile] = {}
+        tags: list[Honoured] = []
         self._forget_other_models()
         for one in asked:
             try:
@@ -117,11 +119,13 @@ class Session:
                     cache.begin_round()
                 used, fused, unexpected = self._fuse(one.request)
             except Exception as error:
-                problems.append(_comment(one, _reason(error)))
+                problems.append(_comment(one.tag, _reason(error)))
                 continue
             honoured[one] = fused
             files.update(used)
-            remarks.extend(_comment(one, remark) for remark in unexpected)
+            tags.append(Honoured(one.tag, one.request, fused.fingerprint, used))
+            remarks.extend(_comment(one.tag, remark) for remark in unexpected)
+        remarks.extend(_comment(tag, remark) for tag, remark in repeats(tags))
         return Plan(asked, honoured, problems, remarks, files)
 
     def apply(self, plan: Plan) -> Applied:
@@ -134,7 +138,7 @@ class Session:
             else:
                 self.host.model.clear()
         except Exception as error:
-            problems = [_comment(asked, _reason(error)) for asked in plan.honoured]
+            problems = [_comment(asked.tag, _reason(error)) for asked in plan.honoured]
             by_fingerprint = {}
             self.clear()
         else:
@@ -158,7 +162,9 @@ class Session:
                 self.host.model.swap(fused, fused.schedule.winners(step, steps))
             except Exception as error:
                 del self._contested[asked]
-                problems.append(_comment(asked, f"stopped changing at step {step + 1} of {steps}: {_reason(error)}"))
+                problems.append(
+                    _comment(asked.tag, f"stopped changing at step {step + 1} of {steps}: {_reason(error)}")
+                )
         return problems
 
     def clear(self) -> None:
@@ -249,6 +255,6 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (details are in the console)"
 
 
-def _comment(asked: Asked, text: str) -> str:
+def _comment(tag: str, text: str) -> str:
     """What a picture says of a tag, in one line: a host's own words may be more."""
-    return f"NP-LoRA: {asked.tag}: {' '.join(text.split())}"
+    return f"NP-LoRA: {tag}: {' '.join(text.split())}"

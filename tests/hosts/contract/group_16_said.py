@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ...reference.kohya import fused
+from ...reference.matrices import added
+from .loras import HARD
+
 SAID = "NP-LoRA comment"
 
 
@@ -85,3 +89,29 @@ class Said:
                 driver.generate("a cat < nplora:dog:vangogh>")
         finally:
             driver.set_option("nplora_on_error", "Say so under the picture")
+
+    @pytest.mark.parametrize(
+        ("prompt", "said"),
+        [
+            (
+                "<nplora:dog:vangogh:1> <nplora:dog:vangogh:1>",
+                "<nplora:dog:vangogh:1>: it stands twice, and counts once",
+            ),
+            (
+                "<nplora:dog:vangogh:1> <nplora:dog:vangogh:mu=1>",
+                "<nplora:dog:vangogh:1>: it is the same as <nplora:dog:vangogh:mu=1>, and counts once",
+            ),
+        ],
+    )
+    def test_16_what_counts_once_is_said(self, driver, loras, prompt, said):
+        expected = driver.generate("a cat <nplora:dog:vangogh:1>").pixels
+        picture = driver.generate(f"a cat {prompt}")
+        assert picture.pixels == expected
+        assert said in picture.params[SAID].splitlines()
+
+    def test_16_what_is_added_twice_is_said(self, driver, loras):
+        one, other = "<nplora:dog:vangogh:0>", "<nplora:dog:vangogh:hard>"
+        said = driver.generate(f"a cat {one} {other}").params[SAID].splitlines()
+        assert f"{one}: 'dog' and 'vangogh' are also in {other}, so added twice" in said
+        first, second = fused(loras.dog, loras.vangogh, 0), fused(loras.dog, loras.vangogh, HARD)
+        assert driver.compare({name: added(first[name], second[name]) for name in first}).worst < 1e-4
