@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 from ..errors import RequestError
 from ..layers.by_block import ByBlock, Exceptions, read_line
+from ..methods.method import Method
 from ..methods.parameter import Parameter, Strength
 from ..methods.table import method_named, methods, parameters, usual
 from ..methods.texts import parse_number
 from ..request.request import FusionRequest, Source
-from ..request.tag import check_name, read_weight
+from ..request.tag import METHOD, check_name, read_weight
 from . import running
 
 PREFIX = "[NP-LoRA] "
@@ -37,6 +38,8 @@ class Axis:
         Of the numbers that the plot gives; str for text.
     ranges
         Whether ranges of numbers may be typed although the values are text.
+    parameter
+        The name of the parameter that it varies, if it does.
     """
 
     apply: Callable[[FusionRequest, str], FusionRequest]
@@ -45,6 +48,7 @@ class Axis:
     check: Callable[[str], object] = str
     type: Callable[[Any], Any] = str
     ranges: bool = False
+    parameter: str = ""
 
 
 T = TypeVar("T")
@@ -100,12 +104,21 @@ def _of_parameter(parameter: Parameter[Any], cost: float) -> dict[str, Axis]:
     trials = (lambda: parameter.trials) if parameter.trials else None
     found = {
         parameter.name: Axis(
-            usual, cost, trials, parameter.read, parameter.number, isinstance(parameter.widget, Strength)
+            usual,
+            cost,
+            trials,
+            parameter.read,
+            parameter.number,
+            isinstance(parameter.widget, Strength),
+            parameter.name,
         )
     }
     if parameter.by_block:
         found[f"{parameter.name} by block"] = Axis(
-            by_block, cost + 0.0005, check=lambda text: _exceptions(parameter.parse, text)
+            by_block,
+            cost + 0.0005,
+            check=lambda text: _exceptions(parameter.parse, text),
+            parameter=parameter.name,
         )
     return found
 
@@ -132,7 +145,7 @@ def axes() -> dict[str, Axis]:
     found |= {
         "content": Axis(_in_role("contents", _named), cost=0.5, choices=running.names, check=_known),
         "style": Axis(_in_role("styles", _named), cost=0.6, choices=running.names, check=_known),
-        "method": Axis(
+        METHOD: Axis(
             lambda request, text: request.with_method(text),
             cost=0.4,
             choices=lambda: tuple(methods()),
@@ -153,8 +166,23 @@ def axes() -> dict[str, Axis]:
 
 
 def applied(request: FusionRequest, values: Mapping[str, str]) -> FusionRequest:
-    """The request with a cell's values. Raises RequestError."""
+    """The request with a cell's values, less those that its method does not read. Raises RequestError."""
     known = axes()
-    for name, text in values.items():
-        request = known[name].apply(request, text)
+    for name in sorted(values, key=lambda name: name != METHOD):
+        if _reads(request.method, known[name]):
+            request = known[name].apply(request, values[name])
     return request
+
+
+def without_effect(request: FusionRequest, values: Mapping[str, str]) -> list[str]:
+    """What is to be said of a cell's values that the method of its request does not read."""
+    known = axes()
+    return [
+        f"{PREFIX}{name} has no effect with method={request.method.name}"
+        for name in values
+        if not _reads(request.method, known[name])
+    ]
+
+
+def _reads(method: Method, axis: Axis) -> bool:
+    return not axis.parameter or method.parameter(axis.parameter) is not None

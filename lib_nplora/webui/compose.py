@@ -50,12 +50,14 @@ def compose(
     pairs = [panel, axes.applied(panel, values)] if panel else []
     own = next((x for x in found if any(_same_pair(x, pair, same_lora) for pair in pairs)), None)
     if panel and own is None:
-        return Composed(_added(prompt, pairs[1]), by_panel=True)
+        told = axes.without_effect(pairs[1], values)
+        return Composed(_added(prompt, pairs[1]), by_panel=True, comments=tuple(told))
     comments = []
     if panel and own and own.asked.request != panel:
         comments.append(f"the prompt's own tag for this pair is used, not the panel's: {own.asked.tag}")
     if values:
-        prompt = _varied(prompt, own or next(iter(found), None), values)
+        prompt, told = _varied(prompt, own or next(iter(found), None), values)
+        comments += told
     return Composed(prompt, comments=tuple(comments))
 
 
@@ -67,15 +69,18 @@ def _same_pair(spelled: Spelled, panel: FusionRequest, same_lora: Callable[[str,
     )
 
 
-def _varied(prompt: str, spelled: Spelled | None, values: Mapping[str, str]) -> str:
+def _varied(prompt: str, spelled: Spelled | None, values: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The prompt with a plot's values, and what is to be said of them."""
     if spelled is None:
-        if {"content", "style"} <= values.keys():
-            pair = FusionRequest.of((Source(values["content"]),), (Source(values["style"]),))
-            return _added(prompt, axes.applied(pair, values))
-        return prompt
+        if not {"content", "style"} <= values.keys():
+            return prompt, []
+        pair = FusionRequest.of((Source(values["content"]),), (Source(values["style"]),))
+        request = axes.applied(pair, values)
+        return _added(prompt, request), axes.without_effect(request, values)
     if isinstance(spelled.asked.request, RequestError):
         raise spelled.asked.request
-    return prompt_text.respelled(prompt, spelled, axes.applied(spelled.asked.request, values))
+    request = axes.applied(spelled.asked.request, values)
+    return prompt_text.respelled(prompt, spelled, request), axes.without_effect(request, values)
 
 
 def _added(prompt: str, request: FusionRequest) -> str:

@@ -153,10 +153,12 @@ def test_the_methods_settings_reach_the_request(options):
     values = [(f"[NP-LoRA] {name}", (text,)) for name, text in typed.items()]
     (cell,) = standin.cells(options, types.SimpleNamespace(), values[:3], plot.of_cell)
     (other,) = standin.cells(options, types.SimpleNamespace(), values[3:], plot.of_cell)
-    pair = FusionRequest.of((Source("dog"),), (Source("ink"),), "klora", alpha=3.0)
-    assert axes.applied(pair, {**cell, **other}) == pair.with_values(
-        alpha=0.1, beta=-1.0, density=0.25, seed=7, scope="all"
-    )
+    for method, read in (
+        ("klora", {"alpha": 0.1, "beta": -1.0, "scope": "all"}),
+        ("dare", {"density": 0.25, "seed": 7}),
+    ):
+        pair = FusionRequest.of((Source("dog"),), (Source("ink"),), method, balance="layer")
+        assert axes.applied(pair, {**cell, **other}) == pair.with_values(**read)
 
 
 def test_a_seed_is_a_whole_number_for_the_plot_and_the_rest_are_not(options):

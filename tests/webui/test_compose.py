@@ -76,6 +76,34 @@ def test_a_plot_varies_the_panel_or_else_the_prompt(values, tag):
     assert composed(f"a {TAG} cat <nplora:x:y>", None, **values) == Composed(f"a {tag} cat <nplora:x:y>")
 
 
+NO_MU = ("[NP-LoRA] mu has no effect with method=klora",)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "panel", "values", "expected"),
+    [
+        ("a <nplora:x:y:method=klora>", None, {}, Composed("a <nplora:x:y:method=klora>", comments=NO_MU)),
+        (
+            "a <nplora:x:y:2>",
+            None,
+            {"method": "klora", "alpha": "3"},
+            Composed("a <nplora:x:y:method=klora:alpha=3>", comments=NO_MU),
+        ),
+        ("a", PANEL, {"method": "klora"}, Composed("a <nplora:dog:vangogh:method=klora>", True, NO_MU)),
+        (
+            "a",
+            None,
+            {"content": "x", "style": "y", "method": "klora"},
+            Composed("a <nplora:x:y:method=klora>", comments=NO_MU),
+        ),
+    ],
+)
+def test_a_plot_of_what_the_method_does_not_read_is_remarked_on_and_not_written(prompt, panel, values, expected):
+    """Whatever the order of the axes."""
+    for cell in ({"mu": "0.1", **values}, {**values, "mu": "0.5"}):
+        assert composed(prompt, panel, **cell) == expected
+
+
 def test_a_plot_varies_roles():
     prompt = "a <lora:dog:0.8:role=content> <lora:vangogh:1:role=style:mu=0.5>"
     assert composed(prompt, mu="2").prompt == "a <lora:dog:0.8:role=content:mu=2> <lora:vangogh:1:role=style>"

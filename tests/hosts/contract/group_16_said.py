@@ -45,6 +45,14 @@ class Said:
         assert said == [False, True, False]
         assert driver.logged().count(reason) == 1
 
+    def test_16_a_cell_says_what_its_method_does_not_read(self, driver, loras):
+        axes = [("[NP-LoRA] mu", ("0.1", "2")), ("[NP-LoRA] method", ("np", "klora"))]
+        cells = driver.sweep("a cat <nplora:dog:vangogh:1>", axes)
+        remark = "[NP-LoRA] mu has no effect with method=klora"
+        assert [remark in cell.infotext for cell in cells] == [False, False, True, True]
+        assert all(cell.infotext.startswith("a cat <nplora:dog:vangogh:method=klora>\n") for cell in cells[2:])
+        assert len({cell.pixels for cell in cells}) == 3
+
     @pytest.mark.parametrize(
         ("meant", "said"),
         [
