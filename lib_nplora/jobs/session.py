@@ -36,11 +36,14 @@ class Asked:
         What it says, or why it cannot be read.
     by_role
         Whether it is spelled as roles on ordinary LoRA tags, which the host merges plainly if we do not fuse them.
+    remarks
+        What is to be said of the tag if it is honoured.
     """
 
     tag: str
     request: FusionRequest | RequestError
     by_role: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +127,7 @@ class Session:
             honoured[one] = fused
             files.update(used)
             tags.append(Honoured(one.tag, one.request, fused.fingerprint, used))
-            remarks.extend(_comment(one.tag, remark) for remark in unexpected)
+            remarks.extend(_comment(one.tag, remark) for remark in (*one.remarks, *unexpected))
         remarks.extend(_comment(tag, remark) for tag, remark in repeats(tags))
         return Plan(asked, honoured, problems, remarks, files)
 

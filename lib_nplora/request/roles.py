@@ -8,7 +8,7 @@ from ..errors import RequestError
 from ..layers.by_block import read_exceptions, written_exceptions
 from ..methods.texts import format_number, parse_number
 from .request import FusionRequest, Source
-from .tag import read_shared, refuse_unknown, shared_keys, split, written_shared
+from .tag import FOREIGN, read_shared, refuse_unknown, shared_keys, split, written_shared
 
 ROLES = ("content", "style")
 
@@ -31,13 +31,13 @@ def parse_roles(tags: Sequence[Sequence[str]]) -> FusionRequest:
     """Read the pieces of all `<lora:...:role=...>` tags of a prompt as one request. Raises RequestError.
 
     Weights mean what they mean to the host: text encoder, then diffusion model, which follows the first if left out.
-    The method and its parameters may stand in any of the tags.
+    The method and its parameters may stand in any of the tags. Keys of other extensions are left to them.
     """
     sources: dict[str, list[Source]] = {role: [] for role in ROLES}
     shared: dict[str, str] = {}
     for items in tags:
         positional, named = split(items)
-        refuse_unknown(named, role_keys())
+        refuse_unknown([key for key in named if key not in FOREIGN], role_keys())
         role = named[ROLE].strip().lower()
         if role not in sources:
             raise RequestError(f"there is no role '{role}'. Write role=content or role=style")
@@ -58,6 +58,19 @@ def parse_roles(tags: Sequence[Sequence[str]]) -> FusionRequest:
             names = ", ".join(source.name for source in sources[partner])
             raise RequestError(f"{names} has role={partner}, but no LoRA has role={role}")
     return FusionRequest.of(tuple(sources["content"]), tuple(sources["style"]), **read_shared(shared))
+
+
+def foreign_remarks(tags: Sequence[Sequence[str]]) -> list[str]:
+    """What is to be said of other extensions' keys once the LoRAs are fused, which hides the tags from their owners."""
+    found = []
+    for name, *pieces in tags:
+        for key in (piece.partition("=")[0].strip().lower() for piece in pieces):
+            if owner := FOREIGN.get(key):
+                instead = f". Write {BLOCKS}=in@0.6 for weights by block" if key.startswith("lbw") else ""
+                found.append(
+                    f"'{key}=' of '{name}' has no effect: {owner} does not reach a LoRA that is fused{instead}"
+                )
+    return found
 
 
 def format_roles(request: FusionRequest) -> str:

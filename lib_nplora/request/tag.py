@@ -21,6 +21,9 @@ THIRD = "mu"
 """The parameter that may stand third, without its name."""
 
 METHOD = "method"
+FOREIGN = dict.fromkeys(("lbw", "lbwe", "start", "stop", "step"), "lora-block-weight")
+"""Keys of other extensions on `<lora:...>` tags -> whose they are."""
+
 PARTS = ("te", "unet")
 WEIGHTS = ("c", "s")
 
@@ -65,9 +68,11 @@ def split(items: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     return positional, named
 
 
-def refuse_unknown(named: Mapping[str, str], known: Sequence[str]) -> None:
-    for key in named:
+def refuse_unknown(keys: Iterable[str], known: Sequence[str]) -> None:
+    for key in keys:
         if key not in known:
+            if owner := FOREIGN.get(key):
+                raise RequestError(f"'{key}=' is {owner}'s and works on <lora:...> tags alone: leave it out here")
             raise RequestError(f"unknown key '{key}'.{did_you_mean(key, known) or ' Known: ' + ', '.join(known) + '.'}")
 
 

@@ -80,7 +80,8 @@ def _varied(prompt: str, spelled: Spelled | None, values: Mapping[str, str]) -> 
     if isinstance(spelled.asked.request, RequestError):
         raise spelled.asked.request
     request = axes.applied(spelled.asked.request, values)
-    return prompt_text.respelled(prompt, spelled, request), axes.without_effect(request, values)
+    told = [*spelled.asked.remarks, *axes.without_effect(request, values)]
+    return prompt_text.respelled(prompt, spelled, request), told
 
 
 def _added(prompt: str, request: FusionRequest) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ..errors import RequestError
 from ..jobs.session import Asked, Plan
 from ..request.request import FusionRequest
-from ..request.roles import has_role, parse_roles
+from ..request.roles import foreign_remarks, has_role, parse_roles
 from ..request.tag import parse_tag
 
 TAG = "nplora"
@@ -46,7 +46,8 @@ def asked_by_tag(name: str, items: Sequence[str]) -> Asked:
 def asked_by_roles(tags: Sequence[tuple[str, Sequence[str]]]) -> Asked:
     """What all the tags with a role, (name, pieces) each, ask for together."""
     text = " ".join(spelled(name, items) for name, items in tags)
-    return Asked(text, _parsed(parse_roles, [items for _, items in tags]), by_role=True)
+    pieces = [items for _, items in tags]
+    return Asked(text, _parsed(parse_roles, pieces), by_role=True, remarks=tuple(foreign_remarks(pieces)))
 
 
 def plain(data: ExtraNetworkData) -> list[str]:

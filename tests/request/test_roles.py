@@ -14,7 +14,7 @@ from lib_nplora.layers.by_block import ByBlock
 from lib_nplora.maths.rank_rule import RankRule
 from lib_nplora.methods.table import parameters
 from lib_nplora.request.request import FusionRequest, Source
-from lib_nplora.request.roles import ROLES, format_roles, has_role, parse_roles, role_keys
+from lib_nplora.request.roles import ROLES, foreign_remarks, format_roles, has_role, parse_roles, role_keys
 
 from .asked import HOST_TAG, check_sound, hostile_items, in_one_tag, in_roles, pieces, roles
 
@@ -157,3 +157,17 @@ def test_has_role(items, yes):
 def test_hostile_roles_end_in_a_request_or_its_error(hostile):
     with suppress(RequestError):
         check_sound(parse_roles([[*rest, role] for rest, role in hostile]))
+
+
+def test_keys_of_other_extensions_are_left_to_them():
+    text = "<lora:dog:0.8:role=content:LBW=1,0.5:start=3> <lora:ink:1:stop=5:role=style:mu=2:step=1-4>"
+    assert roles(text) == roles("<lora:dog:0.8:role=content> <lora:ink:1:role=style:mu=2>")
+    remarks = foreign_remarks([items for _, items in pieces(text)])
+    reason = "has no effect: lora-block-weight does not reach a LoRA that is fused"
+    assert remarks == [
+        f"'lbw=' of 'dog' {reason}. Write blocks=in@0.6 for weights by block",
+        f"'start=' of 'dog' {reason}",
+        f"'stop=' of 'ink' {reason}",
+        f"'step=' of 'ink' {reason}",
+    ]
+    assert foreign_remarks([["dog", "0.8", "role=content", "mu=1", "lbw"]]) == []

@@ -110,6 +110,12 @@ def test_a_plot_varies_roles():
     assert composed(prompt, content_weight="1").prompt == ("a <lora:dog:1:role=content> <lora:vangogh:1:role=style>")
 
 
+def test_a_plot_says_which_keys_of_others_it_leaves_out():
+    found = composed("<lora:dog:1:role=content:start=2> <lora:ink:1:role=style>", mu="2")
+    assert found.prompt == "<lora:dog:1:role=content:mu=2> <lora:ink:1:role=style>"
+    assert found.comments == ("'start=' of 'dog' has no effect: lora-block-weight does not reach a LoRA that is fused",)
+
+
 def test_a_plot_of_both_names_needs_no_fusion_to_vary():
     assert composed("a cat", content="dog", style="ink", mu="1") == Composed("a cat <nplora:dog:ink:1>")
 

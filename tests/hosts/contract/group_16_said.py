@@ -123,3 +123,16 @@ class Said:
         assert f"{one}: 'dog' and 'vangogh' are also in {other}, so added twice" in said
         first, second = fused(loras.dog, loras.vangogh, 0), fused(loras.dog, loras.vangogh, HARD)
         assert driver.compare({name: added(first[name], second[name]) for name in first}).worst < 1e-4
+
+    def test_16_another_extensions_keys_on_a_fused_lora_are_said_to_be_lost(self, driver, loras):
+        picture = driver.generate("a cat <lora:dog:1:role=content:lbw=1,0:start=1> <lora:vangogh:1:role=style:mu=1>")
+        assert driver.compare(fused(loras.dog, loras.vangogh, 1)).worst < 1e-4
+        for key in ("lbw", "start"):
+            reason = f"'{key}=' of 'dog' has no effect: lora-block-weight does not reach a LoRA that is fused"
+            assert reason in picture.params[SAID]
+
+    def test_16_another_extensions_keys_are_left_to_it_where_nothing_is_fused(self, driver, loras):
+        picture = driver.generate("a cat <lora:dog:0.8:role=content:lbw=1,0>")
+        assert "no LoRA has role=style" in picture.params[SAID]
+        assert "lora-block-weight" not in picture.params[SAID]
+        assert picture.pixels == driver.generate("a cat <lora:dog:0.8>").pixels
