@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -79,3 +80,8 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(wrong.strip().lower(), by_lower, n=1)
     return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def did_you_mean_lora(wrong: str, known: Iterable[str]) -> str:
+    """The same question for a LoRA, which may have been named with its folder and its ending."""
+    return did_you_mean(re.sub(r"^.*[/\\]|\.(safetensors|ckpt|pt)\s*$", "", wrong, flags=re.IGNORECASE), known)

@@ -8,7 +8,8 @@ import threading
 import time
 from typing import Any
 
-from ..errors import FileError, NotFoundError, did_you_mean
+from ..errors import FileError, NotFoundError, did_you_mean_lora
+from .namesakes import Namesakes
 from .protocol import LoraEntry, ShelfFile
 
 logger = logging.getLogger("nplora")
@@ -30,6 +31,7 @@ class LoraList:
     def __init__(self, networks: Any) -> None:
         self._networks = networks
         self._stamps: dict[str, str] = {}
+        self._namesakes = Namesakes(networks.shared)
 
     @property
     def folder(self) -> str:
@@ -43,9 +45,11 @@ class LoraList:
 
     def listed(self) -> list[LoraEntry]:
         """See Shelf."""
-        with _listing:
-            records = list(self._networks.available_networks.values())
-        entries = [LoraEntry(r.name, r.alias, r.filename, r.shorthash or "", r.metadata or {}) for r in records]
+        records = self._records()
+        entries = [
+            LoraEntry(r.name, r.alias, r.filename, r.shorthash or "", r.metadata or {}, self._namesakes.of(r, records))
+            for r in records
+        ]
         return sorted(entries, key=lambda entry: entry.name.lower())
 
     def refresh(self) -> None:
@@ -64,7 +68,7 @@ class LoraList:
             record = self._find(name)
         if record is None:
             known = (*self._networks.available_networks, *self._networks.available_network_aliases)
-            raise NotFoundError(f"there is no LoRA called '{name}'.{did_you_mean(name, known)}")
+            raise NotFoundError(f"there is no LoRA called '{name}'.{did_you_mean_lora(name, known)}")
         path = record.filename
         stat = os.stat(path)
         stamp = f"{path}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
@@ -76,7 +80,8 @@ class LoraList:
             record.read_hash()
         except Exception as error:
             raise FileError(f"'{record.name}' cannot be read: {error}") from error
-        return ShelfFile(record.name, path, stamp, record.shorthash or "", record, record.metadata or {})
+        namesakes = self._namesakes.of(record, self._records())
+        return ShelfFile(record.name, path, stamp, record.shorthash or "", record, record.metadata or {}, namesakes)
 
     def named_by_hash(self, shorthash: str, seconds: float = 10.0) -> str | None:
         """See Shelf. A file that was added or renamed since the host last looked is found, too."""
@@ -86,6 +91,10 @@ class LoraList:
             self.refresh()
             name = self._hashed(shorthash)
         return name or self._named_by_reading(shorthash, seconds)
+
+    def _records(self) -> list[Any]:
+        with _listing:
+            return list(self._networks.available_networks.values())
 
     def _find(self, name: str) -> Any:
         networks = self._networks
@@ -103,8 +112,7 @@ class LoraList:
     def _named_by_reading(self, shorthash: str, seconds: float) -> str | None:
         """Reads the files that the host has not hashed, the newest first, and begins none once the time is over."""
         over = time.monotonic() + seconds
-        with _listing:
-            records = [record for record in self._networks.available_networks.values() if not record.hash]
+        records = [record for record in self._records() if not record.hash]
         for record in sorted(records, key=lambda record: _modified(record.filename), reverse=True):
             if time.monotonic() >= over:
                 logger.info("not all LoRAs could be read in %g s to find the one whose hash is %s", seconds, shorthash)

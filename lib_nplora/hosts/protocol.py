@@ -22,6 +22,8 @@ class LoraEntry:
         As the host writes it into `Lora hashes`; empty if the host has not read the file yet.
     metadata
         What the file's header says about it.
+    namesakes
+        Where it and other files of its name lie, itself first; empty if there are no others.
     """
 
     name: str
@@ -29,6 +31,7 @@ class LoraEntry:
     path: str
     shorthash: str
     metadata: Mapping[str, object] = field(default_factory=dict)
+    namesakes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class ShelfFile:
         What the host itself keeps of it; None if it keeps nothing.
     metadata
         What the file's header says about it.
+    namesakes
+        See LoraEntry.
     """
 
     name: str
@@ -53,6 +58,7 @@ class ShelfFile:
     shorthash: str = ""
     record: Any = None
     metadata: Mapping[str, object] = field(default_factory=dict)
+    namesakes: tuple[str, ...] = ()
 
 
 class Shelf(Protocol):

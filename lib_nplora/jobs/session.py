@@ -16,7 +16,7 @@ from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.dense import DenseDelta
 from ..request.request import FusionRequest
-from .job import Job, LoadedLora
+from .job import Job, LoadedLora, Remark
 from .repeats import Honoured, repeats
 
 logger = logging.getLogger("nplora")
@@ -227,7 +227,11 @@ class Session:
     def _loaded(self, name: str, file: ShelfFile) -> LoadedLora:
         """The LoRA that the user calls `name`."""
         weights = self._loras.get(file.stamp, lambda: self._read(file))
-        return LoadedLora(weights, name, os.path.basename(file.path), file.path, file.metadata)
+        remarks = []
+        if file.namesakes:
+            own, *others = file.namesakes
+            remarks.append(Remark(f"'{name}' is {own}, not {' or '.join(others)}: rename one to use both"))
+        return LoadedLora(weights, name, os.path.basename(file.path), file.path, file.metadata, remarks=remarks)
 
     def _read(self, file: ShelfFile) -> LoraWeights:
         try:

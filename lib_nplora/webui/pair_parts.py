@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -12,13 +13,15 @@ from . import by_block_line, running
 from .fields import ROLES, by_block
 from .parts import AT_ONCE, HIDDEN, Parts, row
 
+INFO = {"content": "the subject", "style": "the look"}
+
 
 def make_names(parts: Parts) -> None:
     """Two lists of LoRAs, a button that looks for new ones, a button that swaps the roles."""
     with row():
-        for role, info in zip(ROLES, ("the subject", "the look")):
+        for role in ROLES:
             label = f"{role.capitalize()} LoRA"
-            parts.add(gr.Dropdown, role, choices=_choices(), label=label, info=info, allow_custom_value=True)
+            parts.add(gr.Dropdown, role, choices=_choices(), label=label, info=INFO[role], allow_custom_value=True)
         lists = [parts[role] for role in ROLES]
         parts.made["refresh"] = create_refresh_button(
             lists, running.refresh, lambda: {"choices": _choices()}, **parts.at("refresh")
@@ -53,6 +56,7 @@ def make_taken(parts: Parts) -> None:
 def join(parts: Parts) -> None:
     """Let the parts follow each other."""
     for role in ROLES:
+        parts[role].change(_tell_place(INFO[role]), inputs=[parts[role]], outputs=[parts[role]], **AT_ONCE)
         by_block_line.join(parts, by_block(role), parts[_weight(role)], "1")
     swapped = [parts[name] for name in of_both_roles()]
     # Gradio hands the outputs' values over after the inputs'.
@@ -78,6 +82,15 @@ def _weight(role: str) -> str:
 def _choices() -> list[str]:
     """None, which Gradio 4 shows as whatever stands first, then every LoRA."""
     return ["", *running.names()]
+
+
+def _tell_place(usual: str) -> Callable[[str], Any]:
+    """A function that has a list say where the chosen file lies, if others have its name, too."""
+
+    async def tell(name: str) -> Any:
+        return gr.update(info=running.place(name) or usual)
+
+    return tell
 
 
 def _take_role(asked: str, content: str, style: str) -> tuple[Any, str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..errors import NotFoundError, did_you_mean
+from ..errors import NotFoundError, did_you_mean_lora
 from ..hosts import Host, detect_host
 from ..hosts.protocol import Shelf
 from ..jobs.session import Session
@@ -44,6 +44,13 @@ def names() -> Sequence[str]:
     return found.names() if found else ()
 
 
+def place(name: str) -> str:
+    """Where the LoRA lies that has this name or alias, if other files have its name, too; else an empty string."""
+    found = shelf()
+    entries = [entry for entry in (found.listed() if found else ()) if name in (entry.name, entry.alias)]
+    return next((entry.namesakes[0] for entry in entries if entry.namesakes), "")
+
+
 def refresh() -> None:
     """Look for LoRAs anew."""
     if found := shelf():
@@ -61,7 +68,7 @@ def check_listed(name: str) -> None:
     """Raises NotFoundError unless a LoRA has this name or alias."""
     known = _paths()
     if name not in known:
-        raise NotFoundError(f"there is no LoRA called '{name}'.{did_you_mean(name, known)}")
+        raise NotFoundError(f"there is no LoRA called '{name}'.{did_you_mean_lora(name, known)}")
 
 
 def same_lora() -> Callable[[str, str], bool]:

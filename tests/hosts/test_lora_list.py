@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +148,34 @@ def test_a_lookup_never_sees_the_list_half_made(shelf, driver, monkeypatch):
     looked_up.set()
     listing.join()
     assert names == ["ant", "Cat", "dog"]
+
+
+def test_the_files_of_one_name_are_told(shelf, driver):
+    """The host takes the last that it finds, and tells of none but that."""
+    assert all(entry.namesakes == () for entry in shelf.listed())
+    (driver.lora_dir / "styles").mkdir()
+    for folder in ("animals", "styles"):
+        write_lora(driver.lora_dir / folder / "dog.safetensors", driver.modules[:1], seed=5)
+    shelf.refresh()
+    used, *others = shelf.resolve("dog").namesakes
+    assert driver.lora_dir / used == Path(shelf.resolve("dog").path)
+    assert sorted([used, *others]) == ["animals/dog.safetensors", "dog.safetensors", "styles/dog.safetensors"]
+    assert {entry.name: entry.namesakes for entry in shelf.listed()} == {"ant": (), "Cat": (), "dog": (used, *others)}
+
+
+def test_folders_are_looked_into_once_a_list(shelf, driver, monkeypatch):
+    walks = []
+    walk = driver.networks.shared.walk_files
+    monkeypatch.setattr(driver.networks.shared, "walk_files", lambda *args, **kw: walks.append(1) or walk(*args, **kw))
+    for _ in range(2):
+        shelf.refresh()
+        for _ in range(3):
+            shelf.listed()
+            shelf.resolve("dog")
+    assert len(walks) == 2
+
+
+@pytest.mark.parametrize("written", ["dog.safetensors", "animals/dog", "x\\DOG.SafeTensors", "Dgo.pt"])
+def test_a_name_with_folder_or_ending_is_understood(shelf, written):
+    with pytest.raises(NotFoundError, match=r"Did you mean 'dog'\?"):
+        shelf.resolve(written)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import pytest
 
-from ...reference.kohya import fused
+from ...reference.kohya import factors, fused
 from ...reference.matrices import added
 from .loras import HARD
 
@@ -136,3 +139,20 @@ class Said:
         assert "no LoRA has role=style" in picture.params[SAID]
         assert "lora-block-weight" not in picture.params[SAID]
         assert picture.pixels == driver.generate("a cat <lora:dog:0.8>").pixels
+
+    def test_16_the_file_that_is_used_is_named_if_its_name_repeats(self, driver, loras):
+        for folder, source in (("a", loras.dog), ("b", loras.odd)):
+            (driver.lora_dir / folder).mkdir(exist_ok=True)
+            shutil.copy(source, driver.lora_dir / folder / "double.safetensors")
+        picture = driver.generate("a cat <nplora:double:vangogh:0:s=0>")
+        (said,) = [line for line in picture.params[SAID].splitlines() if "'double' is" in line]
+        found = re.search(r"'double' is ([ab])/double.safetensors, not ([ab])/double.safetensors: rename one", said)
+        assert found
+        used = loras.dog if found[1] == "a" else loras.odd
+        assert driver.compare(fused(used, loras.vangogh, 0, s=0)).worst < 1e-4
+        driver.generate("a cat <lora:double:1>")
+        assert driver.compare(factors(used)).worst < 1e-4
+
+    def test_16_a_name_with_its_ending_gets_the_one_without(self, driver, loras):
+        said = driver.generate("a cat <nplora:dog.safetensors:vangogh>").params[SAID]
+        assert said.endswith("there is no LoRA called 'dog.safetensors'. Did you mean 'dog'?")

@@ -256,9 +256,19 @@ def _metadata(filename):
         return {}
 
 
+def walk_files(path, allowed_extensions=None):
+    """`modules.util.walk_files`."""
+    for root, _, files in sorted(os.walk(path, followlinks=True)):
+        for filename in sorted(files):
+            if allowed_extensions is None or os.path.splitext(filename)[1].lower() in allowed_extensions:
+                yield os.path.join(root, filename)
+
+
 def add_lora_list(networks: types.ModuleType, lora_dir: Path) -> None:
     """Give `networks` the hosts' tables of files and aliases, and the function that fills them."""
-    networks.shared = types.SimpleNamespace(cmd_opts=types.SimpleNamespace(lora_dir=str(lora_dir)))
+    networks.shared = types.SimpleNamespace(
+        cmd_opts=types.SimpleNamespace(lora_dir=str(lora_dir)), walk_files=walk_files
+    )
     networks.kept_hashes = {}
     networks.available_networks = {}
     networks.available_network_aliases = {}
