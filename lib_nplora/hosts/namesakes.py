@@ -27,8 +27,9 @@ class Namesakes:
         listed
             All that the host lists now: folders are looked into once a list.
         """
-        if listed != self._listed:
-            self._repeated = self._found()
+        if listed is not self._listed:
+            if listed != self._listed:
+                self._repeated = self._found()
             self._listed = listed
         others = [path for path in self._repeated.get(record.name, ()) if path != self._shown(record.filename)]
         return (self._shown(record.filename), *others) if others else ()
