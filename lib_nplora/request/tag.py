@@ -27,7 +27,7 @@ WEIGHTS = ("c", "s")
 
 def shared_keys() -> tuple[str, ...]:
     """The keys that either spelling of a fusion takes, in the order in which they are written."""
-    known = parameters()
+    known = parameters(observing=True)
     first = [name for name in known if usual().parameter(name)]
     return (*first, METHOD, *(name for name in known if name not in first))
 
@@ -71,7 +71,7 @@ def read_shared(named: Mapping[str, str]) -> dict[str, Any]:
     method = method_named(named[METHOD]) if METHOD in named else usual()
     given = {
         name: (method.parameter(name) or parameter).read(named[name])
-        for name, parameter in parameters().items()
+        for name, parameter in parameters(observing=True).items()
         if name in named
     }
     return {METHOD: method, **given}
@@ -79,7 +79,7 @@ def read_shared(named: Mapping[str, str]) -> dict[str, Any]:
 
 def written_shared(request: FusionRequest, leave_out: str = "") -> list[str]:
     """The pieces that `read_shared` reads, less defaults."""
-    given, known = dict(request.given), parameters()
+    given, known = dict(request.given), parameters(observing=True)
     texts = {name: known[name].write(value) for name, value in given.items() if name != leave_out}
     if request.method is not usual():
         texts[METHOD] = request.method.name
