@@ -63,7 +63,7 @@ class Drawn:
 
     def _read(self) -> list[Entry]:
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        return [Entry.from_json(json.loads(line)) for line in lines if line.endswith("}")]
+        return [Entry.from_json(json.loads(line)) for line in lines if line and line.count("{") == line.count("}")]
 
 
 def _is_whole(path: Path) -> bool:
@@ -71,6 +71,12 @@ def _is_whole(path: Path) -> bool:
     return path.read_bytes()[-1:] in (b"", b"\n")
 
 
-@cache
 def _hash(path: Path) -> str:
+    status = path.stat()
+    return _hashed(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _hashed(path: Path, *status: int) -> str:
+    """Once for each state of a file."""
     return sha256(path)

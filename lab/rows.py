@@ -33,7 +33,7 @@ NP = tuple(Row(f"NP {mu}", {"mu": mu}) for mu in (0.25, 0.5, 2, "hard"))
 KLORA = Row("K-LoRA", {"method": "klora"})
 DOWN = Row("balance down", {"method": "direct", "balance": "down"})
 
-SHOWN = (DIRECT, *NP[1:], KLORA, Row(TUNED, {**weighted(*TUNED_WEIGHTS).settings}), DOWN)
+SHOWN = (DIRECT, *NP[1:], KLORA, Row(TUNED, weighted(*TUNED_WEIGHTS).settings), DOWN)
 """The demo's columns."""
 
 BALANCED = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
@@ -36,8 +37,11 @@ class Score:
     """Root mean square difference to the true picture, in blocks of 2 x 2 pixels; black to white is 2."""
 
     @classmethod
-    def mean(cls, scores: Sequence[Score], weights: Sequence[float] | None = None) -> Score:
-        return cls(*(fmean(column, weights) for column in zip(*map(astuple, scores))))
+    def mean(cls, scores: Sequence[Score], weights: Sequence[float] = ()) -> Score:
+        """Weighted alike unless told otherwise."""
+        shares = weights or [1.0] * len(scores)
+        columns = zip(*map(astuple, scores))
+        return cls(*(sum(map(operator.mul, column, shares)) / sum(shares) for column in columns))
 
 
 COLUMNS = tuple(field.name for field in fields(Score))

@@ -96,11 +96,11 @@ def _in_both(lora: LoraWeights, one: set[ModuleKey], other: set[ModuleKey]) -> I
 
 def _alone(contents: Sequence[LoraWeights], styles: Sequence[LoraWeights], role: str) -> FusedLora:
     """One side alone, added up."""
-    sides = [
+    content, style = (
         tuple(Source(lora.name, float(side == role), float(side == role)) for lora in loras)
         for side, loras in (("content", contents), ("style", styles))
-    ]
-    return fuse(FusionRequest.of(*sides, method="direct"), contents, styles, ByteLru(0))
+    )
+    return fuse(FusionRequest.of(content, style, method="direct"), contents, styles, ByteLru(0))
 
 
 def _draw(pipe: Any, prompts: Sequence[str], looks: Looks) -> None:

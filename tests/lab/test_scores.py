@@ -60,11 +60,12 @@ def test_pairs_of_one_subject_or_style_do_not_count_as_many():
 
 def test_clusters_of_both_kinds_add_up():
     """Two effects that have nothing to do with each other: V = V_subject + V_style - V_pair."""
-    subjects, styles = {"fox": -1.0, "rose": 0.0, "ghost": 1.0}, {"neon": -2.0, "duotone": 2.0}
-    values = {(one, other, 0, 0): a + b for one, a in subjects.items() for other, b in styles.items()}
-    by_subject, by_style = 3 / 2 * (2**2 + 0 + 2**2) / 36, 2 / 1 * (6**2 + 6**2) / 36
-    by_pair = 6 / 5 * sum(value**2 for value in values.values()) / 36
-    assert Estimate.over(values).error == pytest.approx(math.sqrt(max(by_subject + by_style - by_pair, by_style)))
+    effects = {"a": -1.0, "b": 0.0, "c": 1.0}
+    values = {(one, other, 0, 0): x + y for one, x in effects.items() for other, y in effects.items()}
+    alone = 3 / 2 * (3**2 + 0**2 + 3**2) / 9**2
+    by_pair = 9 / 8 * sum(value**2 for value in values.values()) / 9**2
+    assert alone > by_pair
+    assert Estimate.over(values).error == pytest.approx(math.sqrt(2 * alone - by_pair))
 
 
 def test_seeds_of_one_pair_have_an_error_of_their_own():

@@ -83,10 +83,11 @@ def test_moments_are_those_of_the_inputs_under_each_side_alone(model, pair):
     assert hooks(pipe) == 0
     now = loras.weights(pipe)
     assert all(torch.equal(now[name], value) for name, value in before.items())
+    by_digest = {side[0].digest: side[0] for side in sides}
     downs = {}
-    for key in seen.layers:
-        piece = held.pieces(str(key.name))[0]
-        downs[piece.name] = torch.cat([side[0].deltas[key].down for side in sides])
+    for layer, found in seen.layers.items():
+        piece = held.pieces(str(layer.name))[0]
+        downs[piece.name] = torch.cat([by_digest[digest].deltas[key].down for digest, key in found.places])
     assert len(downs) > 10
     found = {held.pieces(str(key.name))[0].name: moments for key, moments in seen.layers.items()}
     for path, role in zip(paths, PROMPTS):
