@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -58,17 +59,15 @@ class Drawn:
     def add(self, entry: Entry) -> None:
         """In one piece, behind a line that was cut off if there is one."""
         line = json.dumps(entry.to_json()) + "\n"
-        with self._path.open("ab") as file:
-            file.write((line if _is_whole(self._path) else "\n" + line).encode())
+        with self._path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read() == b"\n" else "\n" + line
+            file.write(line.encode())
 
     def _read(self) -> list[Entry]:
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         return [Entry.from_json(json.loads(line)) for line in lines if line and line.count("{") == line.count("}")]
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether the last line was not cut off."""
-    return path.read_bytes()[-1:] in (b"", b"\n")
 
 
 def _hash(path: Path) -> str:

@@ -91,8 +91,7 @@ class Pair:
     content, style
         LoRA files, .safetensors in any spelling that we read; or several of them.
     looks
-        What the pipeline is to draw for methods that look at it. It is looked at once, when the first of them is asked
-        for.
+        What the pipeline is to draw for methods that look at it, which it is when the first of them is asked for.
     """
 
     def __init__(
@@ -186,12 +185,13 @@ class Pair:
         return job
 
     def _observed(self) -> Observations:
-        """Kept as long as memory allows, for the model and the LoRAs of a pair are always the same."""
+        """Made once, and again if PEFT has changed the pipeline since: all else is the same for all that a pair is."""
         assert self._looks is not None
         contents, styles = ([lora.weights for lora in side] for side in (self._contents, self._styles))
         steps.unwatch(self._pipe)
         return self._derived.get(
-            ("observations", self._looks), partial(observe, self._pipe, self._model, contents, styles, self._looks)
+            ("observations", self._model.adapters()),
+            partial(observe, self._pipe, self._model, contents, styles, self._looks),
         )
 
     def _loaded(self, file: ShelfFile) -> LoadedLora:

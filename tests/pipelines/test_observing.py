@@ -122,6 +122,21 @@ def test_a_pair_is_looked_at_once_whatever_methods_follow(method, pair, monkeypa
     assert hooks(pipe) == 0
 
 
+def test_it_is_looked_at_again_if_the_pipeline_has_another_lora_by_now(pair, tmp_path, monkeypatch):
+    pipe, paths = pair("SD 1.5")
+    other = tmp_path / "other.safetensors"
+    loras.write(other, pipe, "peft", seed=5, only="unet.*attn1")
+    looked = []
+    monkeypatch.setattr(fusing, "observe", lambda *given: looked.append(given) or observe(*given))
+    both = Pair(pipe, *paths, looks("SD 1.5"))
+    counts = []
+    for change in (lambda: None, lambda: pipe.load_lora_weights(other), lambda: None, pipe.fuse_lora):
+        change()
+        both.fuse(method="ssr").undo()
+        counts.append(len(looked))
+    assert counts == [1, 2, 2, 3]
+
+
 def test_after_an_exception_in_the_pipeline_nothing_is_left(pair, monkeypatch):
     pipe, paths = pair("SD 1.5")
     before = loras.weights(pipe)
