@@ -25,9 +25,13 @@ PARTS = ("te", "unet")
 WEIGHTS = ("c", "s")
 
 
-def shared_keys() -> tuple[str, ...]:
-    """The keys that either spelling of a fusion takes, in the order in which they are written."""
-    known = parameters(observing=True)
+def shared_keys(observing: bool = False) -> tuple[str, ...]:
+    """The keys that either spelling of a fusion takes, in the order in which they are written.
+
+    observing
+        Whether those are among them that only methods read that look at the model, which are refused where tags are.
+    """
+    known = parameters(observing)
     first = [name for name in known if usual().parameter(name)]
     return (*first, METHOD, *(name for name in known if name not in first))
 
@@ -61,8 +65,9 @@ def split(items: Iterable[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def refuse_unknown(named: Mapping[str, str], known: Sequence[str]) -> None:
+    """Raises RequestError for a key that no method reads either, and tells the known ones."""
     for key in named:
-        if key not in known:
+        if key not in known and key not in shared_keys(observing=True):
             raise RequestError(f"unknown key '{key}'.{did_you_mean(key, known) or ' Known: ' + ', '.join(known) + '.'}")
 
 
@@ -83,7 +88,7 @@ def written_shared(request: FusionRequest, leave_out: str = "") -> list[str]:
     texts = {name: known[name].write(value) for name, value in given.items() if name != leave_out}
     if request.method is not usual():
         texts[METHOD] = request.method.name
-    return [f"{key}={texts[key]}" for key in shared_keys() if key in texts]
+    return [f"{key}={texts[key]}" for key in shared_keys(observing=True) if key in texts]
 
 
 def read_weight(key: str, text: str) -> ByBlock[float]:

@@ -19,6 +19,8 @@ from lib_nplora.maths.dense import DenseDelta
 from lib_nplora.methods.moments import Observations, Seen, stacked_downs
 from lib_nplora.methods.table import method_named, methods, parameters, readers
 from lib_nplora.methods.tolerance import Disturbance
+from lib_nplora.request.roles import format_roles, parse_roles
+from lib_nplora.request.tag import format_tag, parse_tag
 
 from ..matrices import KEY, lora, randn, random_delta
 from ..reference import observed as reference
@@ -102,6 +104,17 @@ def test_a_layer_that_was_not_looked_at_is_named(name):
 def test_values_that_make_no_sense_are_refused(name, key, text):
     with pytest.raises(RequestError, match=f"{key}={text} is"):
         method_named(name).parameter(key).read(text)
+
+
+def test_a_tag_of_theirs_is_read_and_written_and_no_hint_tells_of_it():
+    tag = "<nplora:dog:vangogh:method=tau:tau=0.1>"
+    asked = parse_tag(tag[1:-1].split(":")[1:])
+    assert (asked.method.name, dict(asked.given)) == ("tau", {"tau": 0.1})
+    assert format_tag(asked) == tag
+    roles = parse_roles([one[1:-1].split(":")[1:] for one in format_roles(asked).split(" ")])
+    assert roles == asked
+    with pytest.raises(RequestError, match=r"unknown key 'zeal'\. Known: c, s, .*, density, seed\.$"):
+        parse_tag(["dog", "vangogh", "zeal=1"])
 
 
 # Regressions
