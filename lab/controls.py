@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 
-from lib_nplora.maths.delta import Delta
+from lib_nplora.maths.delta import total
 from lib_nplora.maths.rank_rule import RankRule
-from lib_nplora.maths.subspace import project_out
+from lib_nplora.maths.subspace import project_out, right_svd
+from lib_nplora.methods.balance import down, meeting
 from lib_nplora.methods.bases import STYLE_INPUT
-from lib_nplora.methods.layer import Layer
-from lib_nplora.methods.method import Method, Sum
+from lib_nplora.methods.layer import Layer, Side
+from lib_nplora.methods.method import Method, Sum, Weights, added_up
 from lib_nplora.methods.parameter import Values
 from lib_nplora.methods.table import register
 
@@ -39,26 +41,15 @@ def shrunk(layer: Layer, values: Values) -> Sum:
     return Sum(contents, layer.style.deltas)
 
 
-def lowered(layer: Layer, values: Values) -> Sum:
-    """The stronger side made as weak as the weaker, layer by layer, by Frobenius norms."""
-    content, style = layer.content.energy, layer.style.energy
-    return Sum(
-        _scaled(layer.content.deltas, min(1.0, _ratio(style, content))),
-        _scaled(layer.style.deltas, min(1.0, _ratio(content, style))),
-    )
+def spectral(layer: Layer, values: Values, weigh: Callable[[float, float], Weights]) -> Sum:
+    """Both sides weighed as by `balance`, by spectral norms in place of Frobenius norms."""
+    return added_up(layer.weighed(*weigh(_largest(layer.content), _largest(layer.style))))
 
 
-def geometric(layer: Layer, values: Values) -> Sum:
-    """Both sides brought to the geometric mean of their norms, layer by layer."""
-    content, style = layer.content.energy, layer.style.energy
-    return Sum(
-        _scaled(layer.content.deltas, _ratio(style, content) ** 0.5),
-        _scaled(layer.style.deltas, _ratio(content, style) ** 0.5),
-    )
-
-
-def _scaled(deltas: list[Delta], weight: float) -> list[Delta]:
-    return [delta.scaled(weight) for delta in deltas]
+def _largest(side: Side) -> float:
+    """The squared spectral norm of a side's update."""
+    s = right_svd([total(side.deltas)]).s
+    return float(s[0]) ** 2 if len(s) else 0.0
 
 
 def _ratio(energy: float, of: float) -> float:
@@ -71,8 +62,8 @@ METHODS = tuple(
     for name, order, about, fuse, needs in (
         ("random", 101, "content off a random subspace of the style's rank", random_subspace, (STYLE_INPUT,)),
         ("shrunk", 102, "content as weak as `hard` leaves it, no direction removed", shrunk, (STYLE_INPUT,)),
-        ("lowered", 103, "the stronger side lowered to the weaker, layer by layer", lowered, ()),
-        ("geometric", 104, "both sides at the geometric mean of their norms, layer by layer", geometric, ()),
+        ("spectral", 103, "`balance=layer` by spectral norms", partial(spectral, weigh=meeting), ()),
+        ("spectraldown", 104, "`balance=down` by spectral norms", partial(spectral, weigh=down), ()),
     )
 )
 

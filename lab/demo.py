@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -41,10 +42,10 @@ def alone(pipe: MiniPipeline, pair: Pair, subject: str, seed: int, steps: int) -
     return [image(content[0]), image(style[0])]
 
 
-def fused(pipe: MiniPipeline, pair: Pair, subject: str, row: Row, noises: range, steps: int) -> torch.Tensor:
+def fused(pipe: MiniPipeline, pair: Pair, subject: str, row: Row, noises: Sequence[int], steps: int) -> torch.Tensor:
     """A picture a noise: (noises, 3, 48, 48)."""
     with pair.fuse(**row.settings):
-        return draw(pipe, [fused_caption(subject)] * len(noises), noises.start, steps)
+        return draw(pipe, [fused_caption(subject)] * len(noises), noises, steps)
 
 
 def demo(pipe: MiniPipeline, seed: int, steps: int) -> Image.Image:

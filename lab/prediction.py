@@ -27,6 +27,9 @@ from lib_nplora.pipelines import Pair
 
 HARD = Row("NP hard", {"mu": "hard"})
 
+PICTURES = NOISES[:4]
+"""Seeds of the pictures of a pair."""
+
 
 @dataclass(frozen=True)
 class Held:
@@ -64,10 +67,10 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
 
 def hold(pipe: MiniPipeline, panel: Sequence[judges.Judge], subject: str, files: Sequence[Path], steps: int) -> Held:
     pair = Pair(pipe, *files)
-    before = fused(pipe, pair, subject, DIRECT, NOISES, steps)
+    before = fused(pipe, pair, subject, DIRECT, PICTURES, steps)
     with pair.fuse(**HARD.settings) as fusion:
         removed = fusion.summary.removed
-    after = fused(pipe, pair, subject, HARD, NOISES, steps)
+    after = fused(pipe, pair, subject, HARD, PICTURES, steps)
     return Held(" ".join(file.stem for file in files), removed, changed(panel, before, after))
 
 

@@ -24,13 +24,13 @@ def open_pipeline(folder: Path) -> MiniPipeline:
     return pipe
 
 
-def noises(count: int, seed: int) -> list[torch.Generator]:
+def noises(seeds: Sequence[int]) -> list[torch.Generator]:
     """One generator a picture, so that a picture does not depend on the others of its batch."""
-    return [torch.Generator().manual_seed(seed + index) for index in range(count)]
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def draw(pipe: MiniPipeline, captions: Sequence[str], seed: int, steps: int = STEPS) -> torch.Tensor:
-    """A picture a caption, from noises seed, seed + 1, ...: (n, 3, 48, 48) from -1 to 1."""
-    generators = noises(len(captions), seed)
+def draw(pipe: MiniPipeline, captions: Sequence[str], seed: int | Sequence[int], steps: int = STEPS) -> torch.Tensor:
+    """A picture a caption, from noises seed, seed + 1, ..., or from one seed each: (n, 3, 48, 48) from -1 to 1."""
+    generators = noises(range(seed, seed + len(captions)) if isinstance(seed, int) else seed)
     images = pipe(list(captions), steps, GUIDANCE, generators, output_type="latent").images
     return images.clamp(-1, 1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
-from statistics import fmean, stdev
+import math
+import operator
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -12,10 +15,13 @@ import torch.nn.functional as F
 
 from lab.judge import Judge
 
+Pair = tuple[str, str, int, int]
+"""Subject, style, and the content's and the style's training seed."""
+
 
 @dataclass(frozen=True)
 class Score:
-    """What judges say of the pictures of one pair by one method, means over pictures and judges."""
+    """What a judge says of the pictures of one pair by one method, means over pictures; or the mean of judges."""
 
     subject: float
     """Cosine to the subject."""
@@ -30,6 +36,16 @@ class Score:
     distance: float
     """Root mean square difference to the true picture, in blocks of 2 x 2 pixels; black to white is 2."""
 
+    @classmethod
+    def mean(cls, scores: Sequence[Score], weights: Sequence[float] = ()) -> Score:
+        """Weighted alike unless told otherwise."""
+        shares = weights or [1.0] * len(scores)
+        columns = zip(*map(astuple, scores))
+        return cls(*(sum(map(operator.mul, column, shares)) / sum(shares) for column in columns))
+
+
+COLUMNS = tuple(field.name for field in fields(Score))
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -40,30 +56,72 @@ class Entry:
     seeds: tuple[int, int]
     """The content's and the style's training seed."""
     method: str
-    score: Score
+    scores: tuple[Score, ...]
+    """One a judge."""
+    noises: tuple[int, ...] = ()
+    """Seeds of the pictures' noises."""
+    made_of: str = ""
+    """Stands for all that the pictures and the scores depend on besides."""
 
     @property
-    def pair(self) -> tuple[str, str, int, int]:
+    def pair(self) -> Pair:
         return (self.subject, self.style, *self.seeds)
+
+    @property
+    def score(self) -> Score:
+        """The judges' mean."""
+        return Score.mean(self.scores)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Entry:
-        return cls(**{**found, "seeds": tuple(found["seeds"]), "score": Score(**found["score"])})
+        scores = tuple(Score(**score) for score in found["scores"])
+        return cls(**{**found, "seeds": tuple(found["seeds"]), "noises": tuple(found["noises"]), "scores": scores})
+
+
+def gathered(entries: Iterable[Entry]) -> list[Entry]:
+    """One entry for a pair and a method, whose pictures were drawn in parts. Of a noise that was drawn twice, one."""
+    parts: dict[Hashable, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        held = parts[entry.pair, entry.method, entry.made_of]
+        if not any(set(entry.noises) & set(other.noises) for other in held):
+            held.append(entry)
+    return [_joined(held) for held in parts.values()]
+
+
+def _joined(parts: Sequence[Entry]) -> Entry:
+    if len(parts) == 1:
+        return parts[0]
+    counts = [len(part.noises) for part in parts]
+    scores = tuple(Score.mean(column, counts) for column in zip(*(part.scores for part in parts)))
+    return replace(parts[0], scores=scores, noises=tuple(noise for part in parts for noise in part.noises))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over pairs, and its standard error."""
+    """A mean over pairs, and its standard error.
+
+    Pairs of one subject are alike, and so are pairs of one style, so the error is clustered by both (Cameron, Gelbach
+    and Miller 2011, Eq. 2.11: V = V_subject + V_style - V_pair, each with its G / (G - 1)); it is never taken to be
+    smaller than by either alone.
+    """
 
     mean: float
     error: float
+    count: int = 0
 
     @classmethod
-    def over(cls, values: Sequence[float]) -> Estimate:
-        return cls(fmean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan"))
+    def over(cls, values: Mapping[Pair, float]) -> Estimate:
+        if not values:
+            return cls(math.nan, math.nan)
+        mean = fmean(values.values())
+        off = {pair: value - mean for pair, value in values.items()}
+        subject, style, both = (_variance(off, key) for key in (lambda p: p[0], lambda p: p[1], lambda p: p[:2]))
+        alone = _variance(off, lambda pair: pair) if len(off) > 1 else math.nan
+        error = max(subject + style - both, subject, style, both, 0.0 if len({p[:2] for p in off}) > 1 else alone)
+        return cls(mean, math.sqrt(error) if len(off) > 1 else math.nan, len(values))
 
     @property
     def is_sure(self) -> bool:
@@ -71,46 +129,74 @@ class Estimate:
         return abs(self.mean) > 2 * self.error
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} ± {self.error:.3f}"
+        return f"{self.mean:.3f} ± {self.error:.3f}" if self.count else ""
 
 
-def judged(judges: Iterable[Judge], images: torch.Tensor, subject: str, style: str, truth: torch.Tensor) -> Score:
-    """Score of pictures (n, 3, size, size) that should show the subject in the style, as the truth (3, ...) does."""
+def _variance(off: Mapping[Pair, float], cluster: Callable[[Pair], Hashable]) -> float:
+    """Of the mean, if what stands in one cluster is not independent; 0 if there is but one."""
+    sums: dict[Hashable, float] = defaultdict(float)
+    for pair, value in off.items():
+        sums[cluster(pair)] += value
+    groups = len(sums)
+    if groups < 2:
+        return 0.0
+    return groups / (groups - 1) * sum(value**2 for value in sums.values()) / len(off) ** 2
+
+
+def judged(
+    judges: Iterable[Judge], images: torch.Tensor, subject: str, style: str, truth: torch.Tensor
+) -> tuple[Score, ...]:
+    """One a judge, of pictures (n, 3, size, size) that should show the subject in the style, as the truth (3, ...)."""
     difference = F.avg_pool2d(images, 2) - F.avg_pool2d(truth[None], 2)
     distance = difference.square().mean((1, 2, 3)).sqrt().mean().item()
-    rows = []
+    scores = []
     for judge in judges:
         verdict = judge.verdict(images, subject, style)
         values = (verdict.subject, verdict.style, verdict.harmonic)
         named = (verdict.names_subject, verdict.names_style, verdict.names_both)
-        rows.append([value.float().mean().item() for value in (*values, *named)])
-    return Score(*map(fmean, zip(*rows)), distance)
+        scores.append(Score(*(value.float().mean().item() for value in (*values, *named)), distance))
+    return tuple(scores)
 
 
-def by_pair(entries: Iterable[Entry], method: str) -> dict[tuple[str, str, int, int], Score]:
-    return {entry.pair: entry.score for entry in entries if entry.method == method}
+def by_pair(entries: Iterable[Entry], method: str, judge: int | None = None) -> dict[Pair, Score]:
+    """What a method came to, by one judge or by all."""
+    return {
+        entry.pair: entry.score if judge is None else entry.scores[judge] for entry in entries if entry.method == method
+    }
 
 
 def means(entries: Sequence[Entry], method: str) -> dict[str, Estimate]:
     """Every score of a method, over its pairs."""
-    rows = list(zip(*map(astuple, by_pair(entries, method).values())))
-    return {field.name: Estimate.over(row) for field, row in zip(fields(Score), rows)}
+    found = by_pair(entries, method)
+    return {name: Estimate.over({pair: getattr(score, name) for pair, score in found.items()}) for name in COLUMNS}
 
 
-def difference(entries: Sequence[Entry], method: str, other: str) -> Estimate:
-    """S_harm of a method less that of another on the same pairs."""
-    ours, theirs = by_pair(entries, method), by_pair(entries, other)
-    return Estimate.over([ours[pair].harmonic - theirs[pair].harmonic for pair in ours if pair in theirs])
+def difference(
+    entries: Sequence[Entry], method: str, other: str, column: str = "harmonic", judge: int | None = None
+) -> Estimate:
+    """A score of a method, S_harm unless told otherwise, less that of another on the same pairs."""
+    ours, theirs = by_pair(entries, method, judge), by_pair(entries, other, judge)
+    return Estimate.over(
+        {pair: getattr(ours[pair], column) - getattr(theirs[pair], column) for pair in ours if pair in theirs}
+    )
 
 
-def tuned(entries: Sequence[Entry], is_weights: Callable[[str], bool], label: str) -> list[Entry]:
-    """Entries of a method that takes, for each subject, the weights that were best on all other subjects."""
-    weights = sorted({entry.method for entry in entries if is_weights(entry.method)})
+def tuned(entries: Sequence[Entry], weights: Iterable[str], label: str) -> list[Entry]:
+    """A method that takes, for each subject and style, the weights that were best on all other subjects and styles.
+
+    weights
+        The methods that differ in their weights alone.
+    """
+    names = set(weights)
+    grid = [entry for entry in entries if entry.method in names]
     found = []
-    for subject in sorted({entry.subject for entry in entries}):
-        others = [entry for entry in entries if entry.subject != subject]
-        best = max(weights, key=lambda method: means(others, method)["harmonic"].mean)
-        for entry in entries:
-            if entry.subject == subject and entry.method == best:
-                found.append(Entry(entry.subject, entry.style, entry.seeds, label, entry.score))
+    for subject, style in dict.fromkeys((entry.subject, entry.style) for entry in grid):
+        elsewhere: dict[str, list[float]] = defaultdict(list)
+        for entry in grid:
+            if entry.subject != subject and entry.style != style:
+                elsewhere[entry.method].append(entry.score.harmonic)
+        if elsewhere:
+            best = max(sorted(elsewhere), key=lambda method: fmean(elsewhere[method]))
+            own = [entry for entry in grid if (entry.subject, entry.style, entry.method) == (subject, style, best)]
+            found += [replace(entry, method=label) for entry in own]
     return found

@@ -1,111 +1,164 @@
-"""python -m lab.table --regime different: the honest table. Every method on every pair of held-out subject and style.
+"""python -m lab.table: the honest table. Every method on every pair of held-out subject and style.
 
-Draws what is missing, a line of JSON each, and prints the table of what is there. LoRAs are those of train_lora:
-`same` pairs are trained from one seed, as the papers' recipes do; `different` ones from a seed each.
+Draws what is missing, a line of JSON each, and prints the tables of what is there: in full for both regimes, and the
+README's. A run that was stopped goes on where it was; rows, pairs, noises and LoRAs may be added later. LoRAs are those
+of train_lora: `same` pairs are trained from one seed, as the papers' recipes do; `different` ones from a seed each.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import random
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 
 import torch
 
-from lab import folder
+from lab import folder, markdown
 from lab import judge as judges
 from lab.controls import controls
 from lab.data import Pictures, pictures
 from lab.demo import fused
-from lab.rows import DIRECT, GRID, MEASURED, weighted
+from lab.drawn import Drawn, Trained
+from lab.model.pipeline import MiniPipeline
+from lab.rows import MEASURED, Row
 from lab.sample import STEPS, open_pipeline
-from lab.scores import Entry, difference, judged, means, tuned
-from lab.words import HELD_OUT_STYLES, HELD_OUT_SUBJECTS
-from lib_nplora.pipelines import Pair
+from lab.scores import Entry, judged
+from lab.words import HELD_OUT_STYLES, HELD_OUT_SUBJECTS, STYLES, SUBJECTS, content_caption, style_caption
+from lib_nplora.pipelines import Looks, Pair
 
-REGIMES = {"same": ((0, 0),), "different": ((1, 2), (3, 4), (5, 6))}
+REGIMES = {"different": ((0, 1), (1, 2), (2, 0)), "same": ((0, 0), (1, 1), (2, 2))}
 """Training seeds of content and style."""
 
-NOISES = range(20000, 20004)
+NOISES = range(20000, 20016)
 """Seeds of the pictures of a pair; no training and no choice has seen them."""
 
-WEIGHTED = tuple(weighted(*weights) for weights in GRID)
-TUNED = "tuned weights"
-ROWS = (*(row for row in MEASURED if row.label != TUNED), *WEIGHTED)
+LOOKS_AT = 4
+"""Pictures of each side alone by which methods are told what layers are fed with."""
 
 
-def read(path: Path) -> list[Entry]:
-    """What was drawn so far."""
-    return [Entry.from_json(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+@dataclass(frozen=True)
+class Wanted:
+    """What a run is to draw, as far as the LoRAs for it are there.
+
+    pairs
+        Patterns of SUBJECT/STYLE.
+    rows
+        Patterns of labels.
+    part
+        (one of so many parts, how many): for several processes side by side.
+    """
+
+    regimes: tuple[str, ...] = tuple(REGIMES)
+    layers: str = "all"
+    pairs: tuple[str, ...] = ("*",)
+    rows: tuple[str, ...] = ("*",)
+    noises: int = len(NOISES)
+    part: tuple[int, int] = (1, 1)
+    steps: int = STEPS
+
+    def trained(self, work: Path, regime: str) -> Iterator[Trained]:
+        for index, (seeds, subject, style) in enumerate(
+            product(REGIMES[regime], HELD_OUT_SUBJECTS, HELD_OUT_STYLES), 1
+        ):
+            files = [folder.lora(work, name, self.layers, seed) for name, seed in zip((subject, style), seeds)]
+            mine = index % self.part[1] == self.part[0] % self.part[1]
+            if mine and _matches(f"{subject}/{style}", self.pairs) and all(file.exists() for file in files):
+                yield Trained(subject, style, seeds, *files)
+
+    @property
+    def chosen(self) -> list[Row]:
+        return [row for row in MEASURED if _matches(row.label, self.rows)]
 
 
-def missing(
-    work: Path, regime: str, layers: str, there: Sequence[Entry], subjects: Sequence[str], styles: Sequence[str]
-) -> Iterator[tuple[str, str, tuple[int, int], Path, Path]]:
-    """(subject, style, seeds, content, style) of pairs whose LoRAs are trained and that lack a row."""
-    done = {(*entry.pair, entry.method) for entry in there}
-    for seeds, subject, style in product(REGIMES[regime], subjects, styles):
-        files = [folder.lora(work, name, layers, seed) for name, seed in zip((subject, style), seeds)]
-        lacks = any((subject, style, *seeds, row.label) not in done for row in ROWS)
-        if lacks and all(file.exists() for file in files):
-            yield subject, style, seeds, *files
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def draw_missing(work: Path, found: Pictures, panel: Sequence[judges.Judge], args: argparse.Namespace) -> list[Entry]:
-    path = work / f"table-{args.regime}-{args.layers}.jsonl"
-    entries = read(path)
-    pipe = open_pipeline(args.base or folder.base(work))
-    for subject, style, seeds, content, look in missing(
-        work, args.regime, args.layers, entries, args.subjects, args.styles
-    ):
-        pair, truth = Pair(pipe, content, look), found.tensor([(subject, style)])[0]
-        done = {entry.method for entry in entries if entry.pair == (subject, style, *seeds)}
-        for row in ROWS:
-            if row.label not in done:
-                images = fused(pipe, pair, subject, row, NOISES, args.steps)
-                entry = Entry(subject, style, seeds, row.label, judged(panel, images, subject, style, truth))
-                entries.append(entry)
-                with path.open("a") as file:
-                    file.write(json.dumps(entry.to_json()) + "\n")
-        print(f"{subject} {style} {seeds}", flush=True)
-    return entries
+def looks(subject: str) -> Looks:
+    """What the pipeline draws while it is looked at: prompts that either LoRA was trained for, without guidance."""
+    chance = random.Random(3)
+    contents = [content_caption(subject, style) for style in chance.sample(STYLES, LOOKS_AT)]
+    styles = [style_caption(known) for known in chance.sample(SUBJECTS, LOOKS_AT)]
+    return Looks(contents, styles, seed=30000, given={"guidance_scale": 1.0})
 
 
-def table(entries: Sequence[Entry]) -> str:
-    """In Markdown, the best S_harm first; a difference of more than two standard errors is bold."""
-    labels = {row.label for row in WEIGHTED}
-    whole = [*entries, *tuned(entries, lambda method: method in labels, TUNED)]
-    names = [name for name in dict.fromkeys(entry.method for entry in whole) if name not in labels]
-    scored = {name: means(whole, name) for name in names}
-    lines = [
-        "| | subject | style | S_harm | both named | distance | against direct | against tuned weights |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name in sorted(names, key=lambda name: -scored[name]["harmonic"].mean):
-        columns = [str(scored[name][column]) for column in ("subject", "style", "harmonic", "names_both", "distance")]
-        against = [difference(whole, name, other) if name != other else None for other in (DIRECT.label, TUNED)]
-        told = [f"**{one}**" if one and one.is_sure else str(one or "") for one in against]
-        lines.append(f"| {' | '.join([name, *columns, *told])} |")
-    return "\n".join(lines)
+def draw_missing(
+    pipe: MiniPipeline,
+    panel: Sequence[judges.Judge],
+    found: Pictures,
+    there: Drawn,
+    pairs: Sequence[Trained],
+    wanted: Wanted,
+) -> None:
+    """Draws what lacks of these pairs, a line each."""
+    noises = NOISES[: wanted.noises]
+    done = {(entry.pair, entry.method): set(entry.noises) for entry in there.entries(pairs)}
+    for number, one in enumerate(pairs, 1):
+        missing = [
+            (row, left)
+            for row in wanted.chosen
+            if (left := [noise for noise in noises if noise not in done.get((one.names, row.label), ())])
+        ]
+        if not missing:
+            continue
+        began = time.monotonic()
+        pair = Pair(pipe, one.content_file, one.style_file, looks(one.subject))
+        truth = found.tensor([(one.subject, one.style)])[0]
+        for row, left in missing:
+            images = fused(pipe, pair, one.subject, row, left, wanted.steps)
+            scores = judged(panel, images, one.subject, one.style, truth)
+            there.add(Entry(one.subject, one.style, one.seeds, row.label, scores, tuple(left), there.made_of(one, row)))
+        spent = time.monotonic() - began
+        print(
+            f"{one.subject} {one.style} {one.seeds}: {len(missing)} rows, {spent:.0f} s ({number}/{len(pairs)})",
+            flush=True,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=folder.WORK)
     parser.add_argument("--base", type=Path, help="the pipeline's folder")
-    parser.add_argument("--regime", choices=REGIMES, default="different")
+    parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES))
     parser.add_argument("--layers", default="all")
-    parser.add_argument("--subjects", nargs="+", default=HELD_OUT_SUBJECTS)
-    parser.add_argument("--styles", nargs="+", default=HELD_OUT_STYLES)
+    parser.add_argument("--pairs", nargs="+", default=["*"], metavar="SUBJECT/STYLE", help="those alone: fox/* */neon")
+    parser.add_argument(
+        "--rows", nargs="+", default=["*"], metavar="LABEL", help="those alone: direct 'NP *' 'weights *'"
+    )
+    parser.add_argument("--noises", type=int, default=len(NOISES), help="pictures of a row and pair (default: all 16)")
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N", help="of the pairs, every Nth from the Ith on"
+    )
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--print", action="store_true", dest="only_print", help="draw nothing, print what is there")
+    parser.add_argument("--short", action="store_true", help="print the README's table alone")
     args = parser.parse_args()
+    wanted = Wanted(
+        tuple(args.regimes), args.layers, tuple(args.pairs), tuple(args.rows), args.noises, args.part, args.steps
+    )
     torch.set_num_threads(1)
-    panel = [judges.load(path) for path in folder.judges(args.work)]
+    base = args.base or folder.base(args.work)
+    by_regime = {}
     with controls():
-        entries = draw_missing(args.work, pictures(args.work), panel, args)
-    print(f"{len({entry.pair for entry in entries})} pairs, {len(panel)} judges\n\n{table(entries)}")
+        for regime in wanted.regimes:
+            path = args.work / f"table-{regime}-{wanted.layers}.jsonl"
+            there = Drawn(path, [*sorted(base.rglob("*.safetensors")), *folder.judges(args.work)], wanted.steps)
+            pairs = list(wanted.trained(args.work, regime))
+            if not args.only_print:
+                panel = [judges.load(path) for path in folder.judges(args.work)]
+                draw_missing(open_pipeline(base), panel, pictures(args.work), there, pairs, wanted)
+            by_regime[regime] = markdown.with_tuned(there.entries(pairs))
+    print(markdown.short(by_regime) if args.short else markdown.full(by_regime))
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    return int(part), int(parts)
 
 
 if __name__ == "__main__":

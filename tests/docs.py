@@ -37,6 +37,18 @@ def _methods() -> str:
     )
 
 
+def _observing() -> str:
+    """What each method that looks at the model does and reads."""
+    return _table(
+        ("`method=`", "what it does", "reads", "source"),
+        (
+            (f"`{one.name}`", one.told, _reads(one), one.source)
+            for one in methods(observing=True).values()
+            if one.observes
+        ),
+    )
+
+
 def _reads(method: Method) -> str:
     return ", ".join(f"`{one.name}` {one.write(one.default)}" for one in method.parameters)
 
@@ -96,6 +108,7 @@ def _folders() -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "methods in short": _short_methods,
     "methods": _methods,
+    "methods that look": _observing,
     "settings": _settings,
     "arguments": _arguments,
     "folders": _folders,

@@ -30,7 +30,7 @@ ROOMS = {
         *("", "command_line", "errors", "files", "findings", "fusion"),
         *("jobs", "layers", "maths", "methods", "pipelines", "request"),
     },
-    "pipelines": {"errors", "files", "fusion", "hosts", "jobs", "maths", "methods", "pipelines", "request"},
+    "pipelines": {"errors", "files", "fusion", "hosts", "jobs", "layers", "maths", "methods", "pipelines", "request"},
     "__main__": {"command_line"},
     "webui": {
         *("", "errors", "files", "findings", "fusion", "hosts"),

@@ -10,6 +10,7 @@ from ..files import replacing
 from ..jobs.pair import check_new
 from ..pipelines.drawing import Cell, draw, sheet
 from ..pipelines.fusing import Pair, on_disk
+from ..pipelines.observing import Looks
 from ..pipelines.opening import open_pipeline
 from ..request.request import FusionRequest
 from ..request.tag import THIRD
@@ -26,7 +27,9 @@ def generate(arguments: argparse.Namespace) -> list[str]:
         on_disk(path)
     rows = requests_of(arguments)
     pipe = open_pipeline(arguments.model, arguments.dtype, arguments.pipeline)
-    pair = Pair(pipe, arguments.content, arguments.style)
+    pair = Pair(
+        pipe, arguments.content, arguments.style, Looks(arguments.prompt, arguments.prompt, seed=arguments.seed)
+    )
     for request in (request for row in rows for request in row):
         pair.checked(request)
     cells: list[list[Cell]] = []

@@ -83,7 +83,8 @@ def requests_of(arguments: argparse.Namespace) -> list[list[FusionRequest]]:
     rows = []
     for method in arguments.method:
         others = {one.name for other in arguments.method for one in other.parameters if not method.parameter(one.name)}
-        given = {name: getattr(arguments, _held(name)) for name in parameters() if name not in others}
+        known = parameters(observing=True)
+        given = {name: getattr(arguments, _held(name)) for name in known if name not in others}
         mus = given.pop(THIRD, None) or [None]
         if not method.parameter(THIRD):
             mus = mus[:1]
@@ -131,9 +132,9 @@ def _add_generate(commands: Any) -> None:
         metavar="X,X",
         type=lambda text: [method_named(name) for name in text.split(",")],
         default=[usual()],
-        help=f"a row of pictures for each: {', '.join(methods())} (default: {usual().name})",
+        help=f"a row of pictures for each: {', '.join(methods(observing=True))} (default: {usual().name})",
     )
-    _add_values(generate, listed=THIRD)
+    _add_values(generate, listed=THIRD, observing=True)
 
 
 def _add_fusion(command: argparse.ArgumentParser) -> None:
@@ -155,21 +156,23 @@ def _add_fusion(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_values(command: argparse.ArgumentParser, listed: str = "") -> None:
+def _add_values(command: argparse.ArgumentParser, listed: str = "", observing: bool = False) -> None:
     """The parameters of the methods, and the weights.
 
     listed
         A parameter of which several values may be given.
+    observing
+        Whether methods may look at the model.
     """
     taken = {option for action in command._actions for option in action.option_strings}
-    for parameter in parameters().values():
+    for parameter in parameters(observing).values():
         several = parameter.name == listed
         command.add_argument(
             f"--method-{parameter.name}" if f"--{parameter.name}" in taken else f"--{parameter.name}",
             dest=_held(parameter.name),
             metavar="X,X" if several else "X",
             type=partial(_several, parameter) if several else parameter.read,
-            help=("a picture for each: " * several + _told(parameter)).replace("%", "%%"),
+            help=("a picture for each: " * several + _told(parameter, observing)).replace("%", "%%"),
         )
     for role in ("content", "style"):
         command.add_argument(
@@ -191,11 +194,11 @@ def _several(parameter: Parameter[Any], text: str) -> list[Any]:
     return [parameter.read(one) for one in re.split(f",(?![^,]*{AT})", text)]
 
 
-def _told(parameter: Parameter[Any]) -> str:
+def _told(parameter: Parameter[Any], observing: bool) -> str:
     """What a parameter is, for the user."""
-    names = [method.name for method in readers(parameter.name)]
+    names = [method.name for method in readers(parameter.name, observing)]
     takes = f"{parameter.takes}, by block too: 0.5,mid@2" if parameter.by_block else parameter.takes
-    defaults = dict.fromkeys(_default(method, parameter.name) for method in readers(parameter.name))
+    defaults = dict.fromkeys(_default(method, parameter.name) for method in readers(parameter.name, observing))
     default = defaults.popitem()[0] if len(defaults) == 1 else "the method's own"
     return f"for {', '.join(names)}: {parameter.words}; {takes} (default: {default})"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ..errors import MismatchError
+from ..errors import MismatchError, RequestError
 from ..layers.key import ModuleKey
 from ..layers.weights import LoraWeights
 from ..maths.cache import ByteLru
@@ -17,8 +17,9 @@ from ..maths.delta import Delta, total
 from ..maths.lowrank import exact_math
 from ..methods.balance import CONTENT_ENERGY, STYLE_ENERGY, meeting
 from ..methods.bases import CONTENT_INPUT, STYLE_INPUT
-from ..methods.layer import Layer, Need, Overall, Share, Side
+from ..methods.layer import Layer, Need, Observed, Overall, Share, Side
 from ..methods.method import EQUAL, LeftOut, Sum, Turns, added_up
+from ..methods.moments import Observations
 from ..methods.parameter import Values
 from ..methods.selection import Contest
 from ..request.request import FusionRequest, Source
@@ -49,7 +50,12 @@ class FusedLayer:
     interference: Interference | None = None
 
 
-def fingerprint(request: FusionRequest, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]) -> str:
+def fingerprint(
+    request: FusionRequest,
+    contents: Sequence[LoraWeights],
+    styles: Sequence[LoraWeights],
+    observations: Observations | None = None,
+) -> str:
     """A hash of everything that changes the fused deltas."""
     values = [request.values.text(parameter) for parameter in request.method.parameters]
     settings = [request.method.name, request.te, request.unet, *values]
@@ -57,7 +63,8 @@ def fingerprint(request: FusionRequest, contents: Sequence[LoraWeights], styles:
         [(source.te, source.unet, source.exceptions, lora.digest) for source, lora in zip(sources, loras)]
         for sources, loras in ((request.contents, contents), (request.styles, styles))
     ]
-    return hashlib.sha256(repr((settings, sides)).encode()).hexdigest()[:16]
+    seen = (observations.digest,) if observations else ()
+    return hashlib.sha256(repr((settings, sides, *seen)).encode()).hexdigest()[:16]
 
 
 def layers(contents: Sequence[LoraWeights], styles: Sequence[LoraWeights]) -> list[ModuleKey]:
@@ -71,6 +78,7 @@ def fuse_layers(
     styles: Sequence[LoraWeights],
     derived: ByteLru,
     inspected: bool = False,
+    observations: Observations | None = None,
 ) -> Iterator[FusedLayer]:
     """Fuse `contents` with `styles`, which stand in the order of request.contents and request.styles.
 
@@ -79,13 +87,15 @@ def fuse_layers(
     slices share their input side, so each slice of a content is projected with the basis of the style's module that
     holds those rows, whole or slice.
     `derived` keeps what the method needs. Layers that both sides hold are measured if they are `inspected`.
+    `observations` are for methods that look at the model at work.
     Each delta of each LoRA is asked for once, so that LoRAs read from disk layer by layer are held one at a time; twice
     if the method needs something of all layers.
     Raises MismatchError if a layer has another shape in one of the LoRAs, RequestError for values that do not go
-    together and for LoRAs that the method can do nothing with.
+    together, for LoRAs that the method can do nothing with, and for observations that are missing.
     """
     request.check()
-    walk = _Walk(request, request.values, contents, styles, derived, inspected)
+    check_observed(request, observations)
+    walk = _Walk(request, request.values, contents, styles, derived, inspected, observations)
     request.method.check_pair(walk.values, contents, styles)
     for layer, slices in _slices((*contents, *styles)).items():
         with exact_math():
@@ -93,14 +103,27 @@ def fuse_layers(
         yield from pieces
 
 
+def check_observed(request: FusionRequest, observed: object) -> None:
+    """Raises RequestError for a method that looks at the model at work where it cannot."""
+    if request.method.observes and observed is None:
+        raise RequestError(
+            f"method={request.method.name} looks at the model at work, which it can in a pipeline of diffusers alone "
+            "(fuse_into, generate): choose another method"
+        )
+
+
 def fuse(
-    request: FusionRequest, contents: Sequence[LoraWeights], styles: Sequence[LoraWeights], derived: ByteLru
+    request: FusionRequest,
+    contents: Sequence[LoraWeights],
+    styles: Sequence[LoraWeights],
+    derived: ByteLru,
+    observations: Observations | None = None,
 ) -> FusedLora:
     """All layers of `fuse_layers`, held together."""
-    fused = list(fuse_layers(request, contents, styles, derived))
+    fused = list(fuse_layers(request, contents, styles, derived, observations=observations))
     return FusedLora(
         request.title,
-        fingerprint(request, contents, styles),
+        fingerprint(request, contents, styles, observations),
         {layer.key: layer.delta for layer in fused if layer.delta is not None},
         Summary(
             {layer.key: layer.report for layer in fused}, sum(len(lora.unmatched) for lora in (*contents, *styles))
@@ -146,6 +169,7 @@ class _Walk:
     styles: Sequence[LoraWeights]
     derived: ByteLru
     inspected: bool
+    observations: Observations | None
     overall: dict[Overall[Any], Any] = field(default_factory=dict)
 
     def pieces(self, layer: ModuleKey, slices: Sequence[ModuleKey]) -> list[Layer]:
@@ -188,10 +212,13 @@ class _Walk:
             return FusedLayer(key, won, report, lost, made.contest), layer
         return FusedLayer(key, total([*made.styles, *made.contents]), _with_losses(report, made)), layer
 
-    def _declared(self, need: Need[Any] | Overall[Any], layer: Layer) -> Any:
+    def _declared(self, need: Need[Any] | Overall[Any] | Observed, layer: Layer) -> Any:
         """What the method asks for. Raises LookupError for what it does not declare."""
         if need not in self.request.method.needs:
             raise LookupError(f"method {self.request.method.name} does not declare that it needs {need.name}")
+        if isinstance(need, Observed):
+            assert self.observations is not None
+            return self.observations.of(layer)
         if isinstance(need, Overall):
             if need not in self.overall:
                 self.overall[need] = need.make(self._all())

@@ -173,6 +173,20 @@ class PipelineModel:
         """Whether a fusion is applied."""
         return fused in self._applied
 
+    def adapters(self) -> Hashable:
+        """What PEFT does to the layers: the LoRAs that it has merged into them or runs beside them, how strongly."""
+        modules = (module for component in self._components.values() for module in component.modules())
+        return tuple(
+            (
+                tuple(module.merged_adapters),
+                tuple(module.active_adapters),
+                tuple(getattr(module, "scaling", {}).items()),
+                module.disable_adapters,
+            )
+            for module in modules
+            if hasattr(module, "merged_adapters")
+        )
+
     def pieces(self, layer: str) -> Sequence[Piece]:
         """The parameters that a layer is made of, in the order of their rows; none if it is not there."""
         return self._layers.get(layer, ())

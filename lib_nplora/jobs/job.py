@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from ..errors import MismatchError, Remedy, Surface, sentence
 from ..fusion.fused import FusedLora
 from ..fusion.outcome import Outcome, Summary
-from ..fusion.walk import FusedLayer, fingerprint, fuse, fuse_layers, layers
+from ..fusion.walk import FusedLayer, check_observed, fingerprint, fuse, fuse_layers, layers
 from ..layers.block import Block
 from ..layers.by_block import check_blocks
 from ..layers.weights import LoraWeights
 from ..maths.cache import ByteLru
 from ..methods.method import Effect
+from ..methods.moments import Observations
 from ..methods.selection import Schedule
 from ..request.request import FusionRequest, Source
 from .traits import accelerator, family
@@ -83,18 +84,23 @@ class Job:
         In the order of request.contents and request.styles.
     blocks
         Those of the model; empty if it is not known.
+    observe
+        Looks at the model at work, for methods that need it; None where it cannot be.
     """
 
     request: FusionRequest
     contents: Sequence[LoadedLora]
     styles: Sequence[LoadedLora]
     blocks: Collection[Block] = ()
+    observe: Callable[[], Observations] | None = None
 
     def check(self) -> None:
         """Look for all that can be told before anything is fused.
 
-        Raises MismatchError if the LoRAs make no pair, RequestError for strengths of blocks that the model lacks.
+        Raises MismatchError if the LoRAs make no pair, RequestError for strengths of blocks that the model lacks and
+        for a method that would have to look at the model.
         """
+        check_observed(self.request, self.observe)
         check_blocks(self.request.blocks, self.blocks)
         for content, style in itertools.product(self.contents, self.styles):
             if content.identity == style.identity:
@@ -129,8 +135,9 @@ class Job:
             progress(done, total)
 
     def fuse(self, derived: ByteLru) -> FusedLora:
-        """All that the walk gives, held together. Raises what `fuse_layers` raises."""
-        return fuse(self.request, *self._sides, derived)
+        """All that the walk gives, held together. Raises what `fuse_layers` and `observe` raise."""
+        seen = self.observe() if self.observe and self.request.method.observes else None
+        return fuse(self.request, *self._sides, derived, seen)
 
     def summary(self, fused: Sequence[FusedLayer]) -> Summary:
         """What happened to the layers of a walk."""

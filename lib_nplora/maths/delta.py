@@ -10,6 +10,7 @@ import torch
 
 from .dense import DenseDelta
 from .lowrank import LowRankDelta, concat
+from .products import trivial
 
 Delta = Union[LowRankDelta, DenseDelta]  # noqa: UP007
 """Both answer to: shape, kernel, nbytes, has_input_side, is_finite, scaled, on_input, on_output, transposed, inside,
@@ -39,6 +40,13 @@ def whole(delta: Delta) -> DenseDelta:
         return delta
     channels = delta.shape[1] // math.prod(delta.kernel)
     return DenseDelta(delta.dense(), (delta.shape[0], channels, *delta.kernel))
+
+
+def factored(delta: Delta) -> LowRankDelta:
+    """The same delta as factors; of one that has none, itself and the identity, whichever side gives the lower rank."""
+    if isinstance(delta, LowRankDelta):
+        return delta
+    return LowRankDelta(*trivial(delta.matrix), delta.kernel)
 
 
 def placed(delta: Delta, start: int, out: int) -> Delta:

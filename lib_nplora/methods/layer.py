@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
+
+if TYPE_CHECKING:
+    from .moments import Moments
 
 
 class Sized(Protocol):
@@ -150,6 +153,18 @@ class Overall(Generic[U]):
 
 
 @dataclass(frozen=True, eq=False)
+class Observed:
+    """What a method reads of the model at work: it has to be run for that, so only some hosts can tell. See moments."""
+
+    name: str
+
+    def of(self, layer: Layer) -> Moments:
+        """The value for a layer, by whoever walks over the layers."""
+        value: Moments = layer.fulfil(self, layer)
+        return value
+
+
+@dataclass(frozen=True, eq=False)
 class Layer:
     """What the LoRAs hold for a layer, or for some of its rows.
 
@@ -164,7 +179,7 @@ class Layer:
     key: ModuleKey
     content: Side
     style: Side
-    fulfil: Callable[[Need[Any] | Overall[Any], Layer], Any]
+    fulfil: Callable[[Need[Any] | Overall[Any] | Observed, Layer], Any]
 
     def weighed(self, content: float, style: float) -> Layer:
         """The layer with its sides' weights multiplied."""

@@ -9,7 +9,7 @@ from typing import Any, Union
 from ..layers.weights import LoraWeights
 from ..maths.delta import Delta
 from ..maths.rank_rule import RankRule
-from .layer import Layer, Need, Overall
+from .layer import Layer, Need, Observed, Overall
 from .parameter import Parameter, Values
 from .selection import Contest, Rule, Schedule
 
@@ -141,7 +141,7 @@ class Method:
     source: str
     fuse: Callable[[Layer, Values], Made]
     parameters: tuple[Parameter[Any], ...] = ()
-    needs: tuple[Need[Any] | Overall[Any], ...] = ()
+    needs: tuple[Need[Any] | Overall[Any] | Observed, ...] = ()
     takes: Callable[[Layer], bool] = shared
     weigh: Callable[[Layer, Values], Weights] = lambda layer, values: EQUAL
     rule: Callable[[Values], Rule] | None = None
@@ -157,6 +157,11 @@ class Method:
     @property
     def changes_with_steps(self) -> bool:
         return self.rule is not None
+
+    @property
+    def observes(self) -> bool:
+        """Whether it needs to see the model at work, which only a pipeline of diffusers lets it."""
+        return any(isinstance(need, Observed) for need in self.needs)
 
     def schedule(self, values: Values, contests: Mapping[Any, Contest]) -> Schedule | None:
         """Who wins the layers that take turns when, by what both sides weigh there; None if there are none."""

@@ -14,13 +14,14 @@ from .parameter import Parameter
 _METHODS: dict[str, Method] = {}
 
 
-def methods() -> dict[str, Method]:
-    """All, by name, in their order."""
-    return {method.name: method for method in sorted(_METHODS.values(), key=lambda method: method.order)}
+def methods(observing: bool = False) -> dict[str, Method]:
+    """Those that LoRAs are enough for, by name, in their order; if `observing`, those that look at the model, too."""
+    found = sorted(_METHODS.values(), key=lambda method: method.order)
+    return {method.name: method for method in found if observing or not method.observes}
 
 
 def method_named(name: str) -> Method:
-    """Raises RequestError."""
+    """Any of them, also one that looks at the model. Raises RequestError."""
     try:
         return _METHODS[name.strip().lower()]
     except KeyError:
@@ -34,18 +35,18 @@ def usual() -> Method:
     return next(iter(methods().values()))
 
 
-def parameters() -> dict[str, Parameter[Any]]:
-    """Every parameter of any method, by name, in the order in which methods name them, with the first one's default."""
+def parameters(observing: bool = False) -> dict[str, Parameter[Any]]:
+    """Every parameter of any of these methods, by name, in the order in which they name them, the first default."""
     found: dict[str, Parameter[Any]] = {}
-    for method in methods().values():
+    for method in methods(observing).values():
         for parameter in method.parameters:
             found.setdefault(parameter.name, parameter)
     return found
 
 
-def readers(name: str) -> list[Method]:
-    """The methods that read the parameter of that name."""
-    return [method for method in methods().values() if method.parameter(name)]
+def readers(name: str, observing: bool = False) -> list[Method]:
+    """Those of these methods that read the parameter of that name."""
+    return [method for method in methods(observing).values() if method.parameter(name)]
 
 
 def register(method: Method) -> Callable[[], None]:

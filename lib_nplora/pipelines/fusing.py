@@ -18,10 +18,12 @@ from ..hosts.protocol import ShelfFile
 from ..jobs.job import Job, LoadedLora
 from ..jobs.pair import PLAIN_MERGE
 from ..maths.cache import ByteLru
+from ..methods.moments import Observations
 from ..methods.texts import format_number, parse_number
 from ..request.request import FusionRequest, Source
 from ..request.tag import METHOD, THIRD, read_shared, read_weight, refuse_unknown, shared_keys, weighted
 from . import steps
+from .observing import Looks, observe
 
 logger = logging.getLogger("nplora")
 
@@ -39,14 +41,15 @@ def fuse_into(
     style: LoraPath | Sequence[LoraPath],
     mu: Value | None = None,
     method: str | None = None,
+    looks: Looks | None = None,
     **values: Any,
 ) -> Fusion:
-    """Fuse LoRA files into a pipeline of diffusers, in place of any fusion that stands there. See Pair.fuse.
+    """Fuse LoRA files into a pipeline of diffusers, in place of any fusion that stands there. See Pair and Pair.fuse.
 
     with fuse_into(pipe, "dog.safetensors", "vangogh.safetensors", mu=0.5):
         picture = pipe("a photo of my dog").images[0]
     """
-    return Pair(pipe, content, style).fuse(mu, method, **values)
+    return Pair(pipe, content, style, looks).fuse(mu, method, **values)
 
 
 class Fusion:
@@ -87,15 +90,24 @@ class Pair:
 
     content, style
         LoRA files, .safetensors in any spelling that we read; or several of them.
+    looks
+        What the pipeline is to draw for methods that look at it, which it is when the first of them is asked for.
     """
 
-    def __init__(self, pipe: Any, content: LoraPath | Sequence[LoraPath], style: LoraPath | Sequence[LoraPath]) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        content: LoraPath | Sequence[LoraPath],
+        style: LoraPath | Sequence[LoraPath],
+        looks: Looks | None = None,
+    ) -> None:
         """Raises FileError, MismatchError if a file is for another model, HostError for layers that cannot change.
 
         RequestError if there is none of a role.
         """
         self._pipe = pipe
         self._model = PipelineModel(pipe)
+        self._looks = looks
         self._contents, self._styles = (
             [self._loaded(on_disk(path)) for path in _several(role, side)]
             for role, side in (("content", content), ("style", style))
@@ -163,9 +175,24 @@ class Pair:
         """The job that a request is, as far as that can be told before anything is fused. Raises as `fuse` does."""
         request.check()
         steps.check(self._pipe, request.method)
-        job = Job(request, self._contents, self._styles, self._model.blocks())
+        if request.method.observes and not self._looks:
+            raise RequestError(
+                f"method={request.method.name} looks at the pipeline at work, each side alone: say what it is to draw, "
+                "looks=Looks(content='a photo of sks dog', style='a house in vangogh style')"
+            )
+        job = Job(request, self._contents, self._styles, self._model.blocks(), self._observed)
         job.check()
         return job
+
+    def _observed(self) -> Observations:
+        """Made once, and again if PEFT has changed the pipeline since: all else is the same for all that a pair is."""
+        assert self._looks is not None
+        contents, styles = ([lora.weights for lora in side] for side in (self._contents, self._styles))
+        steps.unwatch(self._pipe)
+        return self._derived.get(
+            ("observations", self._model.adapters()),
+            partial(observe, self._pipe, self._model, contents, styles, self._looks),
+        )
 
     def _loaded(self, file: ShelfFile) -> LoadedLora:
         weights = self._model.load(file)

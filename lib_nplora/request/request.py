@@ -132,7 +132,7 @@ def _given(method: Method, values: Mapping[str, Any]) -> Given:
     def held(parameter: Parameter[Any]) -> Any:
         return parameter.held(values[parameter.name])
 
-    known = parameters()
+    known = parameters(observing=True)
     if unknown := ", ".join(name for name in values if name not in known):
         raise TypeError(f"no method reads {unknown}")
     return tuple((name, held(one)) for name, one in known.items() if values.get(name) is not None and counts(one))

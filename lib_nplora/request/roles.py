@@ -50,7 +50,7 @@ def parse_roles(tags: Sequence[Sequence[str]]) -> FusionRequest:
         pieces = named[BLOCKS].split(",") if BLOCKS in named else []
         exceptions = read_exceptions(pieces, lambda text: parse_number("weight", text))
         sources[role].append(Source(positional[0], te, unet, exceptions))
-        for key in (key for key in shared_keys() if key in named):
+        for key in (key for key in shared_keys(observing=True) if key in named):
             if shared.setdefault(key, named[key]) != named[key]:
                 raise RequestError(f"'{key}=' has two values, {shared[key]} and {named[key]}")
     for role, partner in zip(ROLES, reversed(ROLES)):

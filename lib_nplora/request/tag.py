@@ -28,9 +28,13 @@ PARTS = ("te", "unet")
 WEIGHTS = ("c", "s")
 
 
-def shared_keys() -> tuple[str, ...]:
-    """The keys that either spelling of a fusion takes, in the order in which they are written."""
-    known = parameters()
+def shared_keys(observing: bool = False) -> tuple[str, ...]:
+    """The keys that either spelling of a fusion takes, in the order in which they are written.
+
+    observing
+        Whether those are among them that only methods read that look at the model, which are refused where tags are.
+    """
+    known = parameters(observing)
     first = [name for name in known if usual().parameter(name)]
     return (*first, METHOD, *(name for name in known if name not in first))
 
@@ -69,8 +73,9 @@ def split(items: Iterable[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def refuse_unknown(keys: Iterable[str], known: Sequence[str]) -> None:
+    """Raises RequestError for a key that no method reads either: tells whose it is, or the known ones."""
     for key in keys:
-        if key not in known:
+        if key not in known and key not in shared_keys(observing=True):
             if owner := FOREIGN.get(key):
                 raise RequestError(f"'{key}=' is {owner}'s and works on <lora:...> tags alone: leave it out here")
             raise RequestError(f"unknown key '{key}'.{did_you_mean(key, known) or ' Known: ' + ', '.join(known) + '.'}")
@@ -81,7 +86,7 @@ def read_shared(named: Mapping[str, str]) -> dict[str, Any]:
     method = method_named(named[METHOD]) if METHOD in named else usual()
     given = {
         name: (method.parameter(name) or parameter).read(named[name])
-        for name, parameter in parameters().items()
+        for name, parameter in parameters(observing=True).items()
         if name in named
     }
     return {METHOD: method, **given}
@@ -89,11 +94,11 @@ def read_shared(named: Mapping[str, str]) -> dict[str, Any]:
 
 def written_shared(request: FusionRequest, leave_out: str = "") -> list[str]:
     """The pieces that `read_shared` reads, less defaults."""
-    given, known = dict(request.given), parameters()
+    given, known = dict(request.given), parameters(observing=True)
     texts = {name: known[name].write(value) for name, value in given.items() if name != leave_out}
     if request.method is not usual():
         texts[METHOD] = request.method.name
-    return [f"{key}={texts[key]}" for key in shared_keys() if key in texts]
+    return [f"{key}={texts[key]}" for key in shared_keys(observing=True) if key in texts]
 
 
 def read_weight(key: str, text: str) -> ByBlock[float]:

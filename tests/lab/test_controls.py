@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lab.controls import METHODS, controls, geometric, lowered, random_subspace, shrunk
+from lab.controls import METHODS, controls, random_subspace, shrunk, spectral
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.maths.rank_rule import RankRule
 from lib_nplora.methods import table
+from lib_nplora.methods.balance import down, meeting
 from lib_nplora.methods.layer import Layer, Share, Side
 from lib_nplora.methods.projections import K, hard
+from tests.matrices import KEY, with_spectrum
 
 
 def side(seed: int, size: float) -> Side:
@@ -36,23 +38,21 @@ def energies(made) -> tuple[float, float]:
     return sum(delta.energy() for delta in made.contents), sum(delta.energy() for delta in made.styles)
 
 
-def test_lowered_brings_the_stronger_side_down(layer):
-    content, style = energies(lowered(layer, None))
-    assert content == pytest.approx(layer.content.energy)
-    assert style == pytest.approx(layer.content.energy, rel=1e-5)
-
-
-def test_geometric_meets_in_the_middle(layer):
-    content, style = energies(geometric(layer, None))
-    middle = (layer.content.energy * layer.style.energy) ** 0.5
-    assert content == pytest.approx(middle, rel=1e-5)
-    assert style == pytest.approx(middle, rel=1e-5)
+@pytest.mark.parametrize(("weigh", "wanted"), [(meeting, (12**0.5, 12**0.5)), (down, (3.0, 3.0))])
+def test_spectral_norms_are_balanced(weigh, wanted):
+    """A content whose largest singular value is 4, a style whose is 3."""
+    sides = [
+        Side([Share(name, name, KEY, LowRankDelta(*with_spectrum(12, 20, s, seed)), 1.0, 0, 12)], 0, 12)
+        for name, s, seed in (("content", [4.0, 1.0], 5), ("style", [3.0, 2.5, 2.0], 9))
+    ]
+    made = spectral(layer_of(*sides), None, weigh)
+    found = [float(torch.linalg.matrix_norm(one.dense(), 2)) for one in (made.contents[0], made.styles[0])]
+    assert found == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_side_that_is_nothing_changes_nothing():
     content, style = side(0, 1.0), side(1, 0.0)
-    for control in (lowered, geometric):
-        assert energies(control(layer_of(content, style), None)) == (pytest.approx(content.energy), 0)
+    assert energies(spectral(layer_of(content, style), None, meeting)) == (pytest.approx(content.energy), 0)
 
 
 def test_random_removes_as_many_directions_and_other_ones(layer):

@@ -83,8 +83,8 @@ def test_the_callback_sees_every_step_and_may_change_the_picture(pipe):
 def test_without_guidance_the_empty_prompt_is_not_asked(pipe):
     calls = []
     handle = pipe.unet.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
-    pipe(CAPTIONS, 1, guidance_scale=1.0, generator=noises(2, 0))
-    pipe(CAPTIONS, 1, guidance_scale=2.0, generator=noises(2, 0))
+    pipe(CAPTIONS, 1, guidance_scale=1.0, generator=noises(range(2)))
+    pipe(CAPTIONS, 1, guidance_scale=2.0, generator=noises(range(2)))
     handle.remove()
     assert calls == [2, 4]
 
