@@ -40,6 +40,6 @@ def grid(
         pen.multiline_text((GAP, height + side // 2), row_labels[row], "black", font, anchor="lm")
         for column, picture in enumerate(pictures):
             if picture is not None:
-                large = picture.resize((side, side), Image.Resampling.NEAREST)
+                large = picture.resize((side, side), Image.Resampling.BICUBIC)
                 sheet.paste(large, (margin + column * (side + GAP), height))
     return sheet
