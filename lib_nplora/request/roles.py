@@ -64,7 +64,7 @@ def foreign_remarks(tags: Sequence[Sequence[str]]) -> list[str]:
     """What is to be said of other extensions' keys once the LoRAs are fused, which hides the tags from their owners."""
     found = []
     for name, *pieces in tags:
-        for key in (piece.partition("=")[0].strip().lower() for piece in pieces):
+        for key in (piece.partition("=")[0].strip().lower() for piece in pieces if "=" in piece):
             if owner := FOREIGN.get(key):
                 instead = f". Write {BLOCKS}=in@0.6 for weights by block" if key.startswith("lbw") else ""
                 found.append(
