@@ -39,7 +39,7 @@ def test_a_reload_leaves_one_of_each(host):
     for _ in range(2):
         reload(host)
     assert axes(host) == before
-    assert len(before) == 15
+    assert len(before) == 16
     assert [type(script).__name__ for script in host.page.alwayson] == ["NploraScript"]
 
 
@@ -65,14 +65,14 @@ def test_every_control_has_an_id_of_its_tab(host):
 
 
 def test_our_settings_are_a_section_of_their_own(host):
-    assert set(host.page.opts.labels) == {f"nplora_{name}" for name in ("mu", "k", "method", "on_error", "cache")}
+    assert set(host.page.opts.labels) == {f"nplora_{name}" for name in ("mu", "k", "balance", "method", "on_error", "cache")}
 
 
 def test_the_panel_starts_as_the_settings_say(host):
     for name, value in (("mu", "hard"), ("k", "90%"), ("method", "direct")):
         host.page.opts.set(f"nplora_{name}", value)
     reload(host)
-    assert host.script_args[1:] == [False, "", "", 0.5, True, 1.0, 1.0, "90%", "direct", True, *[""] * 8]
+    assert host.script_args[1:] == [False, "", "", 0.5, True, 1.0, 1.0, "90%", "direct", True, *[""] * 8, "off"]
     host.page.opts.set("nplora_mu", "0.25")
     reload(host)
     assert host.script_args[4:6] == [0.25, False]
@@ -96,7 +96,7 @@ def test_a_setting_that_cannot_be_read_is_reported(host, caplog):
         host.page.opts.set(f"nplora_{name}", value)
     with caplog.at_level(logging.WARNING, "nplora"):
         reload(host)
-    assert host.script_args[1:] == [False, "", "", 0.5, False, 1.0, 1.0, "all", "np", True, *[""] * 8]
+    assert host.script_args[1:] == [False, "", "", 0.5, False, 1.0, 1.0, "all", "np", True, *[""] * 8, "off"]
     assert [name for name in ("mu", "k", "method") if f"the setting NP-LoRA: {name} is not used" in caplog.text] == [
         "mu",
         "k",
