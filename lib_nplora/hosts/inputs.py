@@ -70,5 +70,6 @@ def _product(module: nn.Module, x: Tensor, down: Tensor) -> Tensor:
     """(inputs, rank): D x for every x."""
     if isinstance(module, CONVOLUTIONS):
         kernels = down.reshape(len(down), -1, *module.kernel_size)
-        return module._conv_forward(x, kernels, None).movedim(1, -1).flatten(0, -2)
+        made: Tensor = module._conv_forward(x, kernels, None)
+        return made.movedim(1, -1).flatten(0, -2)
     return F.linear(x, down).flatten(0, -2)

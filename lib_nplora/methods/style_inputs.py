@@ -20,7 +20,8 @@ def used(up: Tensor) -> Tensor:
     """(k, rank): what `up` (out, rank) reads of its inputs, without what it reads nothing of."""
     _, s, vh = torch.linalg.svd(up, full_matrices=False)
     read = s > NUMERICAL_RANK * s[0]
-    return s[read, None] * vh[read]
+    found: Tensor = s[read, None] * vh[read]
+    return found
 
 
 def foretold(moments: Moments, up_s: Tensor) -> Tensor:
