@@ -213,7 +213,10 @@ KNOWN_IN_A_TAG = "c, s, te, unet, mu, k, balance, method, alpha, beta, scope, de
         ("<nplora:a:b:methd=np>", "unknown key 'methd'. Did you mean 'method'?"),
         ("<nplora:a:b:zzz=1>", f"unknown key 'zzz'. Known: {KNOWN_IN_A_TAG}."),
         ("<nplora:a:b:lbw=1,0>", "'lbw=' is lora-block-weight's and works on <lora:...> tags alone: leave it out here"),
-        ("<nplora:a:b:step=5-9>", "'step=' is lora-block-weight's and works on <lora:...> tags alone"),
+        (
+            "<nplora:a:b:step=5-9>",
+            "'step=' is lora-block-weight's and works on <lora:...> tags alone: leave it out here",
+        ),
         ("<nplora:a:b:=1>", f"unknown key ''. Known: {KNOWN_IN_A_TAG}."),
         ("<nplora:a:b:alpha=x>", "alpha=x is not a number."),
         ("<nplora:a:b:beta=1,5>", "beta=1,5 is not a number. Write 1.5."),
