@@ -15,8 +15,11 @@ _PREFIX = "NP-LoRA: "
 
 
 def say(p: Any, text: str, level: int = logging.WARNING) -> None:
-    """Comment on a picture. Each comment stands once, however often a request makes it."""
-    text = f"{_PREFIX}{text.removeprefix(_PREFIX)}"
+    """Comment on a picture. Each comment stands once, however often a request makes it.
+
+    A file's name may hold what is no text, which neither a picture's parameters nor an answer in JSON can.
+    """
+    text = f"{_PREFIX}{text.removeprefix(_PREFIX)}".encode("utf-8", "backslashreplace").decode("utf-8")
     if text not in p.comments:
         logger.log(level, "%s", text)
     p.comment(text)

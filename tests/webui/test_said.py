@@ -36,6 +36,14 @@ def test_a_comment_stands_once_in_each_place(caplog):
     assert [record.message for record in caplog.records] == list(p.comments)
 
 
+def test_what_is_no_text_can_be_written_everywhere(caplog):
+    p = Picture()
+    say(p, "'-\udcff.safetensors': no")
+    assert p.extra_generation_params == {SAID: r"'-\udcff.safetensors': no"}
+    for text in (*p.comments, *p.extra_generation_params.values(), caplog.text):
+        text.encode("utf-8")
+
+
 def test_the_next_of_several_pictures_is_told_and_the_log_is_not(caplog):
     """As the cells of a plot, which share their comments."""
     first, second = Picture(), Picture()

@@ -112,7 +112,7 @@ def _offered(panel, *names):
 
 def test_each_method_offers_what_it_reads(panel):
     panel.choose_pair()
-    _offered(panel, "mu", "k")
+    _offered(panel, *(one.name for one in methods()["np"].parameters))
     about = panel.part("about").locator("textarea, input")
     expect(about).to_have_value(methods()["np"].about)
     expect(about).not_to_be_editable()
