@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from lib_nplora import __version__
 from lib_nplora.command_line.main import main
 from lib_nplora.files import read_lora
-from tests import demo, loras, reference
+from tests import loras, reference
 from tests.reference import balance, interference, kinds, kohya
 
 ROOT = Path(__file__).parents[2]
@@ -281,15 +281,6 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "")
     assert set(tmp_path.iterdir()) == before
-
-
-def test_the_demo_shows_the_main_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert demo.main(tmp_path) == 0
-    out, err = capfd.readouterr()
-    assert err == ""
-    assert out.count("% removed") > 10
-    assert "layers fused" in out
-    assert (tmp_path / "fused.safetensors").is_file()
 
 
 LINEAR, NORM = "lora_unet_mid_block_attentions_0_proj_in", "lora_unet_mid_block_attentions_0_norm"

@@ -27,11 +27,11 @@ def side(seed: int, size: float) -> Side:
 @pytest.fixture
 def layer() -> Layer:
     content, style = side(0, 1.0), side(1, 3.0)
-    return Layer(content.shares[0].key, content, style, lambda need: need.make(layer_of(content, style)))
+    return Layer(content.shares[0].key, content, style, lambda need, layer: need.make(layer))
 
 
 def layer_of(content: Side, style: Side) -> Layer:
-    return Layer(content.shares[0].key, content, style, lambda need: pytest.fail("a need that needs another"))
+    return Layer(content.shares[0].key, content, style, lambda need, layer: pytest.fail("a need that needs another"))
 
 
 def energies(made) -> tuple[float, float]:
