@@ -19,11 +19,19 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+BROWSER = "webui/browser/"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests take longest, and leave their worker's core to others: they come first."""
+    items.sort(key=lambda item: BROWSER not in item.nodeid)
+
+
 class Scheduling(LoadScopeScheduling):
     """Gives all browser tests of one Gradio to one worker, so that their page starts once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        of = [gradio for gradio in GRADIOS if "webui/browser/" in nodeid and f"[{gradio}" in nodeid]
+        of = [gradio for gradio in GRADIOS if BROWSER in nodeid and f"[{gradio}" in nodeid]
         return of[0] if of else super()._split_scope(nodeid)
 
 
