@@ -2,7 +2,8 @@
 
 from .atomic import replacing
 from .base import Base
-from .models import SPELLINGS, Family, Spelling, to_write
+from .models import SPELLINGS, Family, Spelling, carried, header_label, to_write
+from .pairs import ReadPair, read_pair
 from .reader import LoraFile, read_lora
 from .sizing import EXACT, HIGHEST_RANK, Loss, Sizing, parse_size
 from .writer import DTYPES, write_lora
@@ -16,10 +17,14 @@ __all__ = [
     "Family",
     "LoraFile",
     "Loss",
+    "ReadPair",
     "Sizing",
     "Spelling",
+    "carried",
+    "header_label",
     "parse_size",
     "read_lora",
+    "read_pair",
     "replacing",
     "to_write",
     "write_lora",

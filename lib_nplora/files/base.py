@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..errors import FileError, Remedy
 from . import models, names
 from .hashing import sha256
+from .models import Family
 from .slot import MLP, Slot
 from .tensor_file import TensorFile
 
@@ -72,13 +74,18 @@ class Weights(Protocol):
 class Base:
     """See Weights: those of a .safetensors file, whose layers are read when asked for."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises FileError if it cannot be opened, or is no model that LoRAs are known for."""
+    def __init__(self, path: Path, family: Family | None = None) -> None:
+        """Raises FileError if it cannot be opened, or is no model that LoRAs are known for.
+
+        family
+            The model's, if it is known.
+        """
         self.path = path
+        self._family = family
         self._file = TensorFile(path)
         self._pieces: dict[str, list[_Piece]] = {}
         for tensor in self._file.names:
-            for piece in _pieces(tensor):
+            for piece in _pieces(tensor, family):
                 self._pieces.setdefault(piece.slot.layer, []).append(piece)
         if not self._pieces:
             raise FileError(
@@ -120,10 +127,10 @@ class Base:
         wholes = [piece for piece in pieces if piece.slot.slices is None]
         if wholes:
             return wholes[:1]
-        first, last = slot.slices or (0, models.slice_count(slot.layer) or MLP)
+        first, last = slot.slices or self._ends(slot.layer)
         inside = [p for p in pieces if p.slot.slices and first <= p.slot.slices[0] and p.slot.slices[1] <= last]
-        held = [p.slot.slices[0] for p in inside if p.slot.slices]
-        if held != list(range(first, last)):
+        ends = [end for p in inside for end in p.slot.slices or ()]
+        if [first, *ends[1::2]] != [*ends[::2], last]:
             raise FileError(
                 f"'{self.path.name}' has no layer {slot.layer}, which a LoRA changes",
                 Remedy(
@@ -132,6 +139,12 @@ class Base:
                 ),
             )
         return inside
+
+    def _ends(self, layer: str) -> tuple[int | Fraction, int | Fraction]:
+        """Where a layer that is held in slices begins and ends."""
+        if self._family and self._family.is_apart:
+            return 0, max((p.slot.slices[1] for p in self._pieces.get(layer, []) if p.slot.slices), default=1)
+        return 0, models.slice_count(layer) or MLP
 
     def _shape(self, piece: _Piece) -> tuple[int, ...]:
         shape = self._file.shapes[piece.tensor]
@@ -164,10 +177,10 @@ def _cut(slot: Slot, pieces: list[_Piece], rows: int, shape: tuple[int, ...]) ->
         return 0, rows
     first, last = slot.slices
     width = shape[1] if len(shape) > 1 else rows // MLP
-    return first * width, rows if last > MLP else last * width
+    return int(first * width), rows if last > MLP else int(last * width)
 
 
-def _pieces(tensor: str) -> list[_Piece]:
+def _pieces(tensor: str, family: Family | None) -> list[_Piece]:
     """What a tensor of a checkpoint is, by its name: nothing, a layer or a slice, or q, k and v in one."""
     if not re.search(rf"\.weight$|_norm\.scale$|{_IN_PROJ}$|{_TRANSPOSED}$", tensor):
         return []
@@ -181,5 +194,5 @@ def _pieces(tensor: str) -> list[_Piece]:
         parent = module.removesuffix(_IN_PROJ)
         slots = [names.slot_of(parent + third) for third in _THIRDS]
         return [_Piece(tensor, slot, i) for i, slot in enumerate(slots) if slot]
-    slot = names.slot_of(module)
+    slot = names.slot_of(module, family)
     return [_Piece(tensor, slot)] if slot else []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 from . import models, text_encoders
+from .models import Family
 from .slot import Slot
 
 _ADAPTER = r"(?:\.[^.]+)?"
@@ -88,11 +89,16 @@ _PREFIXES = (
     (r"text_encoder_2\.|text_encoders\.clip_g\.transformer\.|clip_g\.transformer\.", "lora_te2_"),
     (r"text_encoder_3\.|text_encoders\.t5xxl\.transformer\.|t5xxl\.transformer\.", "lora_te3_"),
 )
+_PREFIXES_OF_OTHER_TEXT = ((r"text_encoders\.\w+\.", "lora_te1_"),)
 _PREFIXES_OF_BARE_TEXT = (
     (_bare("text_model", r"encoder\.layers"), "lora_te1_"),
     (_bare(r"encoder\.block"), "lora_te3_"),
 )
 """How a module's name starts -> how its canonical name starts. Families add the names that stand for themselves."""
+
+
+_WRITTEN = ((r"^oft_", "lora_"), (r"^lora_unet__$", "lora_unet_"))
+"""Prefixes that no file of factors has, or not every host reads -> those that are written."""
 
 
 def is_ignored(tensor: str) -> bool:
@@ -120,14 +126,39 @@ def refused_kind(tensor: str) -> str | None:
     return next((kind for pattern, kind in _REFUSED if re.search(pattern, tensor)), None)
 
 
-def slot_of(module: str) -> Slot | None:
-    """The slot of a module as files spell it; None if it belongs to no diffusion model and no text encoder."""
-    of_models = ((_bare(pattern), models.PREFIX) for pattern in models.bare())
+def taken_apart(module: str) -> tuple[str, str, str]:
+    """What a file that is written names the module's part by, its canonical prefix, and what the model calls it.
+
+    A name that begins with no part is taken for one of the diffusion model.
+    """
+    for pattern, part in (*_PREFIXES, *_PREFIXES_OF_BARE_TEXT, *_PREFIXES_OF_OTHER_TEXT):
+        if match := re.match(pattern, module):
+            prefix = match[0]
+            for read, written in _WRITTEN:
+                prefix = re.sub(read, written, prefix)
+            return prefix, part, module[match.end() :]
+    return "", models.PREFIX, module
+
+
+def flat(name: str) -> str:
+    """The name with underscores for dots."""
+    return name.replace(".", "_").removesuffix("_")
+
+
+def slot_of(module: str, family: Family | None = None) -> Slot | None:
+    """The slot of a module as files spell it; None if it belongs to no diffusion model and no text encoder.
+
+    family
+        The model's, if it is known.
+    """
+    of_models = [(_bare(pattern), models.PREFIX) for pattern in models.bare()]
+    if family and family.is_apart:
+        of_models = []
     for pattern, prefix in (*_PREFIXES, *of_models, *_PREFIXES_OF_BARE_TEXT):
         if match := re.match(pattern, module):
-            rest = module[match.end() :].replace(".", "_").removesuffix("_")
-            return models.slot_of(rest) if prefix == models.PREFIX else text_encoders.slot_of(rest, prefix)
-    return None
+            rest = flat(module[match.end() :])
+            return models.slot_of(rest, family) if prefix == models.PREFIX else text_encoders.slot_of(rest, prefix)
+    return models.slot_of(flat(module), family) if family and family.is_apart else None
 
 
 _ENDINGS = tuple((re.compile(rf"{ending}\Z"), role) for ending, role in _ROLES)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from ..errors import FileError
 from ..layers.key import ModuleKey
@@ -14,12 +16,13 @@ from . import names
 from .base import Base, Weights
 from .checks import checked, effective
 from .hashing import sha256
-from .models import Family, detect, labels
+from .models import Family, detected, labels
 from .module import Module
+from .opened import Opened, open_lora
 from .peft_scale import PeftScales, read_scales
-from .refusals import described, short, strange
+from .refusals import short, strange
 from .slot import Slot
-from .tensor_file import TensorFile
+from .words import words_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,28 +53,80 @@ class LoraFile:
     unread: tuple[str, ...]
 
 
-def read_lora(path: Path, base: Weights | Path | None = None) -> LoraFile:
+def read_lora(path: Path, base: Weights | Path | None = None, family: Family | None = None) -> LoraFile:
     """Open a .safetensors file. `base` is the model, or its file, for the kinds of module that need its weights.
+
+    family
+        That of the model, if it is known from elsewhere.
 
     Raises FileError, here for whatever names and shapes show, and when a layer is read for its values.
     """
-    file = TensorFile(path)
-    base = Base(base) if isinstance(base, Path) else base
-    scales = read_scales(path, file.metadata)
-    modules = list(_modules(file, base, scales))
+    opened = open_lora(path)
+    family = family or detected(opened.evidence)
+    return read_opened(opened, as_base(base, family), family)
+
+
+def as_base(base: Weights | Path | None, family: Family | None) -> Weights | None:
+    """The model, its file opened if it is one. Raises FileError."""
+    return Base(base, family) if isinstance(base, Path) else base
+
+
+def read_opened(opened: Opened, base: Weights | None, family: Family | None, by_words: bool = False) -> LoraFile:
+    """Understand the modules of a file that is open: by canonical names, or by the words of its own names.
+
+    Raises what `read_lora` raises.
+    """
+    file = opened.file
+    scales = read_scales(file.path, file.metadata)
+    if by_words:
+        modules = list(_modules(opened, _Renamed.of(base, opened, family), scales, lambda name: Slot(words_of(name))))
+    else:
+        modules = list(_modules(opened, base, scales, lambda name: names.slot_of(name, family)))
     made: dict[ModuleKey, Callable[[], Delta]] = {}
     for module in modules:
         _add(made, module)
-    widths = {module.slot.layer: shape[1] for module in modules if (shape := module.layer_shape) and len(shape) > 1}
+    if family is None:
+        widths = {module.slot.layer: shape[1] for module in modules if (shape := module.layer_shape) and len(shape) > 1}
+        family = detected(replace(opened.evidence, widths=widths))
     unmatched = tuple({name.split(".")[1]: None for name in file.names if names.is_ignored(name)})
-    digest = whole = sha256(path)
+    digest = whole = sha256(file.path)
     if base and any(module.needs_base for module in modules):
         digest = f"{whole}+{base.digest}"
-    weights = LoraWeights(path.stem, digest, DeltaMap({}, made), unmatched)
-    family = detect(widths, [module.name for module in modules])
+    weights = LoraWeights(file.path.stem, digest, DeltaMap({}, made), unmatched)
     beside = frozenset(scale for module in modules if (scale := module.scale_beside) is not None)
     unread = scales.unread if beside else ()
-    return LoraFile(path, whole, weights, family, file.metadata, _shapes(modules), beside - {1.0}, unread)
+    return LoraFile(file.path, whole, weights, family, file.metadata, _shapes(modules), beside - {1.0}, unread)
+
+
+@dataclass(frozen=True, eq=False)
+class _Renamed:
+    """See Weights: those of a model, asked for by the words of a file."""
+
+    base: Weights
+    slots: Mapping[str, Slot]
+
+    @classmethod
+    def of(cls, base: Weights | None, opened: Opened, family: Family | None) -> _Renamed | None:
+        slots = {words: names.slot_of(module, family) for module, words in opened.words.items()}
+        return base and cls(base, {words: slot for words, slot in slots.items() if slot})
+
+    @property
+    def name(self) -> str:
+        """See Weights."""
+        return self.base.name
+
+    @property
+    def digest(self) -> str:
+        """See Weights."""
+        return self.base.digest
+
+    def shape(self, slot: Slot) -> tuple[int, ...]:
+        """See Weights."""
+        return self.base.shape(self.slots.get(slot.layer, slot))
+
+    def weight(self, slot: Slot) -> Tensor:
+        """See Weights."""
+        return self.base.weight(self.slots.get(slot.layer, slot))
 
 
 def _shapes(modules: Iterable[Module]) -> dict[ModuleKey, tuple[int, ...]]:
@@ -94,12 +149,15 @@ def _add(made: dict[ModuleKey, Callable[[], Delta]], module: Module) -> None:
         made[key] = read
 
 
-def _modules(file: TensorFile, base: Weights | None, scales: PeftScales) -> Iterator[Module]:
+def _modules(
+    opened: Opened, base: Weights | None, scales: PeftScales, slot_of: Callable[[str], Slot | None]
+) -> Iterator[Module]:
     """The file's modules, in its order, checked. Raises FileError."""
+    file = opened.file
     found: dict[Slot, dict[str, str]] = {}
     modules: dict[Slot, str] = {}
-    for tensor, (name, role) in _split(file).items():
-        slot = names.slot_of(name)
+    for tensor, (name, role) in opened.tensors.items():
+        slot = slot_of(name)
         if slot is None:
             raise strange(
                 file,
@@ -119,22 +177,3 @@ def _modules(file: TensorFile, base: Weights | None, scales: PeftScales) -> Iter
         raise FileError(f"'{file.path.name}' changes nothing, since all its layers are of rank 0: choose another LoRA")
     for slot, tensors in kept.items():
         yield checked(file, base, scales, modules.get(slot, ""), slot, tensors)
-
-
-_TELLING = frozenset({"up", "down", "diff", "norm", "set", "bias", "oft_blocks", "oft_diag", "on_input"})
-_TELLING_STARTS = ("hada_", "lokr_", "glora_")
-
-
-def _split(file: TensorFile) -> dict[str, tuple[str, str]]:
-    """The file's tensors, each with its module and role. Raises FileError if not all of them are a LoRA's."""
-    tensors = [tensor for tensor in file.names if not names.is_ignored(tensor)]
-    for tensor in tensors:
-        if kind := names.refused_kind(tensor):
-            raise strange(file, f"holds {kind} modules ({described(file, [tensor])}), which cannot be fused as files")
-    splits = {tensor: split for tensor in tensors if (split := names.split(tensor))}
-    if not any(role in _TELLING or role.startswith(_TELLING_STARTS) for _, role in splits.values()):
-        raise strange(file, f"holds no LoRA of a known kind but {described(file, tensors) or 'nothing'}")
-    for tensor in tensors:
-        if tensor not in splits:
-            raise strange(file, f"holds {described(file, [tensor])}, which is no part of a LoRA of a known kind")
-    return splits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ..layers.place import Part
 from ..maths.delta import Delta
@@ -18,14 +19,14 @@ class Slot:
         The layer's canonical name: see names.py.
     slices
         (first, behind the last) of the equal slices of a fused layer (q, k, v and, of unequal size, mlp) that the
-        module holds; None for the whole layer.
+        module holds, or where it begins and ends in widths of the layer; None for the whole layer.
     swapped
         Whether the file has the two halves of the rows the other way round, if there are two: scale and shift of a
         final norm.
     """
 
     layer: str
-    slices: tuple[int, int] | None = None
+    slices: tuple[int | Fraction, int | Fraction] | None = None
     swapped: bool = False
 
     @property
@@ -41,10 +42,10 @@ class Slot:
         if self.slices is None:
             return None
         first, last = self.slices
-        width = shape[1] if len(shape) > 1 else shape[0] // (MLP_RATIO if self.has_mlp else last - first)
-        start = first * width
+        width = shape[1] if len(shape) > 1 else int(shape[0] / (MLP_RATIO if self.has_mlp else last - first))
+        start = int(first * width)
         if not self.has_mlp and shape[0] != (last - first) * width:
-            raise ValueError(f"{shape[0]} rows where {(last - first) * width} belong")
+            raise ValueError(f"{shape[0]} rows where {int((last - first) * width)} belong")
         return start, start + shape[0]
 
     def is_swapped(self, shape: tuple[int, ...]) -> bool:

@@ -19,8 +19,11 @@ from .hashing import kohya_hashes
 from .models import Family, Spelling, labels, to_write
 from .peft_scale import COMPONENTS
 from .slot import BIAS
+from .words import Spelled
 
-_WHOSE = {"kohya": "kohya's", "diffusers": "diffusers'"}
+WHOSE: Mapping[Spelling, str] = {"kohya": "kohya's", "diffusers": "diffusers'", "comfyui": "ComfyUI's"}
+_KOHYA = ("lora_", "lycoris_")
+"""How names begin that have underscores for dots, and kohya's tensors."""
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -33,46 +36,53 @@ def write_lora(
     metadata: Mapping[str, str],
     spelling: Spelling | None = None,
     still_free: Callable[[], object] | None = None,
+    spelled: Spelled | None = None,
 ) -> None:
-    """Write `layers`, whose keys are canonical names.
+    """Write `layers`, whose keys are canonical names, or words that `spelled` knows.
 
     Factors become LoRA modules, in the usual spelling of the family unless `spelling` is another: in kohya's with one
     alpha, the highest rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; in
-    diffusers' with none. Other deltas become `.diff`, and those of biases `.diff_b`.
+    the others, whose names have dots, with none. Other deltas become `.diff`, and those of biases `.diff_b`.
     `dtype` is a name from DTYPES, `metadata` is added to what kohya's scripts write. The file appears once it is
     complete, or not at all; `still_free` is asked right before. Raises FileError, and whatever `layers` and
     `still_free` raise.
     """
     with replacing(path) as part:
         held = dict(layers)
-        written = to_write([str(key.name) for key in held], family)
-        spelling = spelling or written.usual_spelling
-        if spelling not in written.entries:
-            raise FileError(
-                f"LoRAs for {labels('and', lacking=spelling)} are written in {_WHOSE[written.usual_spelling]} spelling "
-                "only: choose that"
-            )
-        in_peft = spelling == "diffusers"
-        entries = written.entries[spelling](held)
+        entries = spelled.entries(held) if spelled else _entries(held, family, spelling)
         ranks = {name: delta.rank for name, delta in entries.items() if isinstance(delta, LowRankDelta)}
-        alpha = None if in_peft else max(ranks.values(), default=0)
+        in_kohya = {name: rank for name, rank in ranks.items() if name.startswith(_KOHYA)}
+        alpha = max(in_kohya.values(), default=0)
         tensors: dict[str, Tensor] = {}
         held.clear()
         for name in list(entries):
-            tensors |= _tensors(name, entries.pop(name), dtype, alpha)
+            tensors |= _tensors(name, entries.pop(name), dtype, alpha if name in in_kohya else None)
         training = {
             "ss_network_module": "networks.lora",
             "ss_network_dim": str(next(iter(ranks.values()))) if len(set(ranks.values())) == 1 else "Dynamic",
-            "ss_network_alpha": "Dynamic" if alpha is None else str(alpha),
+            "ss_network_alpha": str(alpha) if ranks.keys() == in_kohya.keys() else "Dynamic",
             "ss_output_name": path.stem,
             **(family.metadata if family else {}),
         }
-        if in_peft and ranks:
-            metadata = {**metadata, "lora_adapter_metadata": json.dumps(_peft_settings(ranks))}
+        if settings := _peft_settings(ranks):
+            metadata = {**metadata, "lora_adapter_metadata": json.dumps(settings)}
         save_file(tensors, part, training)
         save_file(tensors, part, {**training, **metadata, **kohya_hashes(part)})
         if still_free:
             still_free()
+
+
+def _entries(layers: Mapping[ModuleKey, Delta], family: Family | None, spelling: Spelling | None) -> dict[str, Delta]:
+    """Layers by canonical names -> by the names of a family's spelling. Raises FileError."""
+    written = to_write([str(key.name) for key in layers], family)
+    spelling = spelling or written.usual_spelling
+    if spelling not in written.entries:
+        known = [WHOSE[one] for one in written.entries]
+        raise FileError(
+            f"LoRAs for {labels('and', lacking=spelling)} are not written in {WHOSE[spelling]} spelling: choose "
+            f"{' or '.join(known)}"
+        )
+    return written.entries[spelling](layers)
 
 
 def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
@@ -81,6 +91,7 @@ def _peft_settings(ranks: Mapping[str, int]) -> dict[str, object]:
     PEFT finds modules by the end of their names: transformers 5 has no `text_model.` at their start.
     """
     settings: dict[str, object] = {}
+    ranks = {name: rank for name, rank in ranks.items() if not name.startswith(_KOHYA)}
     for component in COMPONENTS:
         own = {
             name.removeprefix(f"{component}.").removeprefix("text_model."): rank

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import MismatchError, Remedy, Surface, sentence
+from ..files import header_label
 from ..fusion.fused import FusedLora
 from ..fusion.outcome import Outcome, Summary
 from ..fusion.walk import FusedLayer, check_observed, fingerprint, fuse, fuse_layers, layers
@@ -18,7 +19,7 @@ from ..methods.method import Effect
 from ..methods.moments import Observations
 from ..methods.selection import Schedule
 from ..request.request import FusionRequest, Source
-from .traits import accelerator, family
+from .traits import accelerator
 
 NO_ACCELERATOR = Remedy("leave it out", "leave it out", "use an ordinary <lora:...> tag for it")
 """What to do with an accelerator LoRA, which is not to be fused."""
@@ -195,7 +196,7 @@ class Job:
 
     def _made_for_others(self) -> Iterator[Remark]:
         """Headers that name more than one family."""
-        families = {label: lora.name for lora in self._loras if (label := family(lora.metadata))}
+        families = {label: lora.name for lora in self._loras if (label := header_label(lora.metadata))}
         if len(families) > 1:
             made = " and ".join(f"'{name}' for {label}" for label, name in families.items())
             yield Remark(f"these LoRAs are made for different models, {made}: the result may be noise")

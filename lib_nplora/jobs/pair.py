@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from .. import __version__
 from ..errors import FileError, Remedy, RequestError
-from ..files import Base, LoraFile, Sizing, Spelling, read_lora, to_write, write_lora
+from ..files import LoraFile, ReadPair, Sizing, Spelling, carried, read_pair, to_write, write_lora
 from ..fusion.interference import Interference
 from ..fusion.outcome import Summary
 from ..fusion.walk import FusedLayer
+from ..layers.block import Block
 from ..layers.by_block import written_exceptions
 from ..layers.key import ModuleKey
 from ..maths.cache import ByteLru
@@ -116,8 +117,8 @@ def fuse_files(
             f"method={pair.request.method.name} changes from step to step, which no file can hold: use the tag in a "
             "prompt, or choose another method"
         )
-    read = _Read.of(pair)
-    family = read.content.family or read.style.family
+    read = _Read.of(pair, saving.spelled)
+    family, spelled = read.files.family, read.files.spelled
     sizing = Sizing(saving.size, saving.full)
     fused: list[FusedLayer] = []
     deltas: dict[ModuleKey, Delta] = {}
@@ -136,11 +137,11 @@ def fuse_files(
         read.provenance(sizing),
         saving.spelled,
         still_free,
+        spelled,
     )
     summary = read.job.summary(fused)
     remarks = read.job.remarks(summary, None, removal_told=True)
-    usual = to_write([str(key.name) for key in summary.layers], family).usual_spelling
-    if saving.spelled == "diffusers" != usual:
+    if saving.spelled == "diffusers" and not to_write([str(key.name) for key in summary.layers], family).keeps_words:
         remarks.append(ONLY_DIFFUSERS)
     return FileFusion(summary, tuple(remarks), read.job.merges_plainly(summary), sizing)
 
@@ -174,20 +175,16 @@ class _Read:
     """A pair whose files are open, and fit each other as far as their headers tell."""
 
     job: Job
-    content: LoraFile
-    style: LoraFile
-    base: Base | None
+    files: ReadPair
 
     @classmethod
-    def of(cls, pair: FilePair) -> _Read:
+    def of(cls, pair: FilePair, spelling: Spelling | None = None) -> _Read:
         """Open the files of a pair. Raises FileError, MismatchError, RequestError."""
         pair.request.check()
-        base = Base(pair.base) if pair.base else None
-        content, style = (read_lora(path, base) for path in (pair.content, pair.style))
-        family = content.family or style.family
-        job = Job(pair.request, [_loaded(content)], [_loaded(style)], family.blocks if family else ())
+        files = read_pair(pair.content, pair.style, pair.base, spelling)
+        job = Job(pair.request, [_loaded(files.content)], [_loaded(files.style)], _blocks(files))
         job.check()
-        return cls(job, content, style, base)
+        return cls(job, files)
 
     def walk(self, progress: Progress, inspected: bool = False) -> Iterator[FusedLayer]:
         """The fused layers one by one. What one is decomposed into is not kept for the next."""
@@ -198,7 +195,7 @@ class _Read:
 
     def provenance(self, sizing: Sizing) -> dict[str, str]:
         """What the file says about how it was made."""
-        request, base = self.job.request, self.base
+        request, files = self.job.request, self.files
 
         def described(lora: LoraFile, source: Source) -> str:
             te, unet = source.te * request.te, source.unet * request.unet
@@ -206,17 +203,28 @@ class _Read:
             exceptions = written_exceptions(source.exceptions, format_number)
             return json.dumps([{**told, "blocks": exceptions} if exceptions else told])
 
-        used = base and any(lora.weights.digest != lora.sha256 for lora in (self.content, self.style))
-        model = {"nplora_base": json.dumps({"name": base.path.stem, "sha256": base.digest})} if base and used else {}
+        base, both = files.base, (files.content, files.style)
+        model = {}
+        if base and any(lora.weights.digest != lora.sha256 for lora in both):
+            model = {"nplora_base": json.dumps({"name": Path(base.name).stem, "sha256": base.digest})}
         return {
+            **(carried(*(lora.metadata for lora in both)) if files.family is None or files.family.is_apart else {}),
             "nplora_version": __version__,
-            "nplora_contents": described(self.content, request.contents[0]),
-            "nplora_styles": described(self.style, request.styles[0]),
+            "nplora_contents": described(files.content, request.contents[0]),
+            "nplora_styles": described(files.style, request.styles[0]),
             "nplora_method": request.method.name,
             **{f"nplora_{one.name}": request.values.text(one) for one in request.method.parameters},
             **({f"nplora_{'energy' if sizing.size.percent else 'rank'}": str(sizing.size)} if sizing.size else {}),
             **model,
         }
+
+
+def _blocks(files: ReadPair) -> Collection[Block]:
+    """Those of the model, and those that the files' own names tell of; empty if nothing is known of it."""
+    known = files.family.blocks if files.family else ()
+    if files.spelled is None:
+        return known
+    return {*known, *(key.place.block for lora in (files.content, files.style) for key in lora.weights.deltas)}
 
 
 def check_new(output: Path, ending: str, overwrite: bool, read: Iterable[Path | None] = ()) -> None:

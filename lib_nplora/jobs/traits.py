@@ -34,20 +34,6 @@ _SAYS_NO_MORE = (
 )
 
 
-_FAMILIES = {
-    r"sd_v1|stable-diffusion-v1": "SD 1",
-    r"sd_v2|stable-diffusion-v2": "SD 2",
-    r"sdxl|stable-diffusion-xl": "SDXL",
-    r"sd3|stable-diffusion-3": "SD 3",
-    r"flux": "Flux",
-    r"chroma": "Chroma",
-    r"lumina": "Lumina",
-    r"qwen": "Qwen-Image",
-    r"anima": "Anima",
-}
-"""How trainers name the base model in a file's header -> its family."""
-
-
 def accelerator(name: str) -> str | None:
     """The kind of accelerator LoRA, which makes pictures in few steps and holds no subject and no style; or None."""
     name = name.lower()
@@ -65,13 +51,4 @@ def _kind(words: Mapping[str, str], name: str) -> str | None:
     for word, kind in words.items():
         if re.search(rf"(?:(?<![a-z])|(?<=sdxl)|(?<=flux)){word}(?:(?![a-z])|(?=sd|flux))", name):
             return kind
-    return None
-
-
-def family(metadata: Mapping[str, object]) -> str | None:
-    """The family of the model that a LoRA was trained on, as kohya's and the Stability header name it; or None."""
-    for field in ("ss_base_model_version", "modelspec.architecture"):
-        for pattern, label in _FAMILIES.items():
-            if re.match(pattern, str(metadata.get(field, "")).lower()):
-                return label
     return None

@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from ..errors import HostError
+from ..files import header_label
 from ..findings.plots import png
 from ..hosts.protocol import Host, shelf_of
 from ..jobs.pair import inspect_files
-from ..jobs.traits import family
 from .rest_answers import Fused, Inspected, Layers, Lora, remarks
 from .rest_bodies import Body, FuseBody, InspectBody, with_parameters
 from .rest_errors import SentenceRoute, problems, shown
@@ -87,7 +87,7 @@ class _Api:
                 alias=shown(entry.alias),
                 path=shown(entry.path),
                 hash=entry.shorthash or None,
-                made_for=family(entry.metadata),
+                made_for=header_label(entry.metadata),
             )
             for entry in shelf_of(self._host()).listed()
         ]

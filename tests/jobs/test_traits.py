@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lib_nplora.jobs.traits import accelerator, family
+from lib_nplora.files import header_label
+from lib_nplora.jobs.traits import accelerator
 
 
 @pytest.mark.parametrize(
@@ -104,4 +105,4 @@ def test_names_without_end_are_judged_at_once(part):
     ],
 )
 def test_families_are_named_in_the_header(metadata, label):
-    assert family(metadata) == label
+    assert header_label(metadata) == label

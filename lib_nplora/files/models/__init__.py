@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 
 from ..slot import Slot
-from .family import PREFIX, SPELLINGS, Family, Spelling, Widths
+from .evidence import Evidence, Size, Widths
+from .family import PREFIX, SPELLINGS, Family, Spelling
+from .header import FIELDS, carried, header_label
 from .sdxl import FAMILY as _USUAL
 
 __all__ = [
+    "FIELDS",
     "PREFIX",
     "SPELLINGS",
+    "Evidence",
     "Family",
     "Spelling",
+    "agreed",
     "bare",
+    "carried",
     "detect",
+    "detected",
     "families",
+    "header_label",
     "kernel",
     "labels",
     "register",
@@ -54,7 +62,7 @@ def labels(joined_by: str, lacking: Spelling | None = None) -> str:
     lacking
         A spelling in which they cannot be written; None for all families.
     """
-    known = sorted(_FAMILIES, key=lambda family: family.usual_spelling != "kohya")
+    known = sorted(_FAMILIES, key=lambda family: (family.usual_spelling != "kohya", family.is_apart))
     *words, last = [family.label for family in known if lacking is None or lacking not in family.entries]
     return f"{', '.join(words)} {joined_by} {last}" if words else last
 
@@ -65,9 +73,15 @@ def bare() -> list[str]:
 
 
 @lru_cache(maxsize=1 << 14)
-def slot_of(rest: str) -> Slot | None:
-    """The slot of a layer of a diffusion model, its name without prefix, dots already underscores; None if unknown."""
-    return next((found for family in _FAMILIES if (found := family.slot_of(rest))), None)
+def slot_of(rest: str, family: Family | None = None) -> Slot | None:
+    """The slot of a layer of a diffusion model, its name without prefix, dots already underscores; None if unknown.
+
+    family
+        The model's, if it is known.
+    """
+    if family and family.is_apart:
+        return family.slot_of(rest)
+    return next((found for one in _FAMILIES if not one.is_apart and (found := one.slot_of(rest))), None)
 
 
 def kernel(layer: str) -> tuple[int, ...]:
@@ -75,28 +89,49 @@ def kernel(layer: str) -> tuple[int, ...]:
     return next((found for family in _FAMILIES if (found := family.kernel(layer))), ())
 
 
-def slice_count(layer: str) -> int:
+def slice_count(layer: str, family: Family | None = None) -> int:
     """In how many slices files may hold the layer of this canonical name; 0 for none."""
-    return max((family.slice_count(layer) for family in _FAMILIES), default=0)
+    if family and family.is_apart:
+        return family.slice_count(layer)
+    return max((one.slice_count(layer) for one in _FAMILIES if not one.is_apart), default=0)
 
 
-def detect(widths: Widths, names: Iterable[str] = ()) -> Family | None:
-    """The family of a LoRA, None if nothing tells.
+def detect(
+    widths: Widths, names: Iterable[str] = (), sizes: Mapping[str, Size] | None = None, header: str | None = None
+) -> Family | None:
+    """The family of a LoRA or a model, None if nothing tells. For its arguments see Evidence."""
+    return detected(Evidence(widths, "\n".join(names), sizes or {}, header))
 
-    widths
-        Input width of each layer, by canonical name.
-    names
-        Those of the modules, as the file has them.
-    """
-    text = "\n".join(names)
-    claims = [(family.claims(widths, text), family) for family in _FAMILIES]
+
+def detected(evidence: Evidence) -> Family | None:
+    """The family that the evidence tells of, None if nothing tells, or if it is one of which no more is known."""
+    claims = [(family.claims(evidence), family) for family in _FAMILIES]
+    named = [(claim, family) for claim, family in claims if family.label == evidence.header]
+    for claim, family in named:
+        if claim:
+            return family
+    if evidence.header and not named:
+        return None
     claim, surest = max(claims, key=lambda pair: pair[0])
-    return surest if claim else None
+    return surest if claim >= 1 else None
+
+
+def agreed(one: Evidence, other: Evidence) -> tuple[Family | None, Family | None]:
+    """The families of two files. Where nothing but names tells that of one of them, it is the other's, if that fits."""
+    first, second = detected(one), detected(other)
+    if first is second:
+        return first, second
+    if first and first.claims(other) and other.header in (None, first.label):
+        return first, first
+    if second and second.claims(one) and one.header in (None, second.label):
+        return second, second
+    return first, second
 
 
 def to_write(layers: Collection[str], family: Family | None) -> Family:
     """The family as which these layers are written: the one that is known, or the one that has most of them."""
-    most = family or max(_FAMILIES, key=lambda one: sum(map(one.has, layers)))
+    shared = [one for one in _FAMILIES if not one.is_apart]
+    most = family or max(shared, key=lambda one: sum(map(one.has, layers)))
     return most if family or any(map(most.has, layers)) else _USUAL
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...layers.block import Block
 from ..slot import MLP
+from .evidence import Evidence
 from .transformers import Blocks, Names, family
 
 _DOUBLE = {
@@ -73,6 +74,23 @@ _NAMES = Names(
     swapped=frozenset({"final_layer_adaLN_modulation_1"}),
 )
 
+_SIZES = (
+    (r"single_blocks_\d+_linear1$", 7),
+    (r"single_blocks_\d+_linear2$|single_transformer_blocks_\d+_proj_out$", 1 / 5),
+    (r"(?:img|txt)_mlp_0$|ff(?:_context)?_net_0_proj$|single_transformer_blocks_\d+_proj_mlp$", 4),
+    (r"(?:img|txt)_mlp_2$|ff(?:_context)?_net_2$", 1 / 4),
+)
+"""Layers whose rows a column tell FLUX.1 from models that have taken over its names."""
+
+
+def _is_another(evidence: Evidence) -> bool:
+    return (
+        any(evidence.contradicts(words, ratio) for words, ratio in _SIZES)
+        or evidence.highest(r"(?:double_blocks|unet_transformer_blocks)_(\d+)_") >= 19
+        or evidence.highest(r"single_(?:transformer_)?blocks_(\d+)_") >= 38
+    )
+
+
 FAMILY = family(
     "Flux",
     {"ss_base_model_version": "flux1", "ss_v2": "False"},
@@ -85,4 +103,5 @@ FAMILY = family(
         *(Block("single", number) for number in range(38)),
     ),
     bare=("(?:double|single)_blocks", "(?:img|txt|time|vector|guidance)_in", "final_layer"),
+    excluded=_is_another,
 )

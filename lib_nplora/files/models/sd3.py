@@ -66,4 +66,5 @@ FAMILY = family(
         *(Block("double", number) for number in range(38)),
     ),
     bare=("joint_blocks", "final_layer", "[ty]_embedder"),
+    excluded=lambda evidence: evidence.has("attn1_to_"),
 )

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from . import unets
-from .family import PREFIX, Family, Widths
+from .family import PREFIX, Evidence, Family
 
 _SDXL = unets.family(
     "SDXL",
@@ -18,10 +18,11 @@ _SDXL = unets.family(
 )
 
 
-def _claims(widths: Widths, names: str) -> float:
+def _claims(evidence: Evidence) -> float:
     """A second text encoder tells where no layer reads the text: no other model with a UNet has one."""
+    widths = evidence.widths
     if any(re.search(r"_attn2_to_[kv]$", name) for name in widths):
-        return _SDXL.claims(widths, names)
+        return _SDXL.claims(evidence)
     unet = [name for name in widths if name.startswith(PREFIX)]
     has_blocks = any(re.match(r"lora_unet_(down_blocks|mid_block|up_blocks)_", name) for name in unet)
     has_second_encoder = any(name.startswith("lora_te2_") for name in widths)

@@ -8,7 +8,7 @@ have them, since all hosts but diffusers hold them so: `lora_unet_transformer_bl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -21,7 +21,7 @@ from ...maths.delta import Delta
 from ...maths.dense import DenseDelta
 from .. import text_encoders
 from ..slot import BIAS, MLP, MLP_RATIO, Slot, swapped
-from .family import PREFIX, Family, Widths
+from .family import PREFIX, Evidence, Family
 
 BARE = ("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embedder", "norm_out", "proj_out")
 """How diffusers' names start that have no prefix."""
@@ -157,6 +157,7 @@ def family(
     hidden: tuple[int, ...],
     blocks: tuple[Block, ...],
     bare: tuple[str, ...],
+    excluded: Callable[[Evidence], bool] = lambda evidence: False,
 ) -> Family:
     """A family whose diffusion model is such a transformer.
 
@@ -166,18 +167,20 @@ def family(
         Possible widths of the hidden states.
     bare
         How the first authors' names start that have no prefix.
+    excluded
+        Whether a file cannot be of this family, whatever its names.
     """
 
     def has(layer: str) -> bool:
         rest = layer.removeprefix(PREFIX).removesuffix(BIAS)
         return layer.startswith(_T5) or (layer.startswith(PREFIX) and names.slot_of(rest) is not None)
 
-    def claims(widths: Widths, text: str) -> float:
-        if not any(map(has, widths)):
+    def claims(evidence: Evidence) -> float:
+        if not any(map(has, evidence.widths)) or excluded(evidence):
             return 0
-        if re.search(own, text):
+        if re.search(own, evidence.text):
             return 2
-        inner = {width for name, width in widths.items() if names.slice_count(name)}
+        inner = {width for name, width in evidence.widths.items() if names.slice_count(name)}
         return float(bool(inner) and inner <= set(hidden))
 
     return Family(

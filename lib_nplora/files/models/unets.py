@@ -17,7 +17,7 @@ from ...maths.delta import Delta
 from ...maths.lowrank import LowRankDelta
 from .. import text_encoders
 from ..slot import Slot
-from .family import PREFIX, Family, Widths
+from .family import PREFIX, Evidence, Family
 
 BARE = (
     *("(?:down|up)_blocks", "mid_block", "conv_(?:norm_)?(?:in|out)", "(?:time|add|class)_embedding"),
@@ -115,8 +115,8 @@ def family(label: str, te_prefix: str, metadata: Mapping[str, str], context: int
         How many input blocks the UNet has; it has as many output blocks.
     """
 
-    def claims(widths: Widths, names: str) -> float:
-        found = next((width for name, width in widths.items() if re.search(r"_attn2_to_[kv]$", name)), None)
+    def claims(evidence: Evidence) -> float:
+        found = next((width for name, width in evidence.widths.items() if re.search(r"_attn2_to_[kv]$", name)), None)
         return float(found == context)
 
     return Family(
@@ -132,6 +132,7 @@ def family(label: str, te_prefix: str, metadata: Mapping[str, str], context: int
         claims=claims,
         kernel=kernel,
         entries={"kohya": partial(_in_kohya, te_prefix), "diffusers": _in_diffusers},
+        keeps_words=False,
     )
 
 

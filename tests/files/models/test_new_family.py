@@ -20,7 +20,7 @@ from lib_nplora.command_line.main import main
 from lib_nplora.errors import FileError
 from lib_nplora.files import Base, Family, read_lora, text_encoders
 from lib_nplora.files.models import PREFIX, families, register
-from lib_nplora.files.models.family import Widths
+from lib_nplora.files.models.family import Evidence
 from lib_nplora.files.slot import Slot
 from lib_nplora.layers.block import Block
 from lib_nplora.layers.key import ModuleKey
@@ -51,8 +51,8 @@ def is_weave(layer: str) -> bool:
     return layer.startswith(PREFIX) and slot_of(layer.removeprefix(PREFIX)) is not None
 
 
-def claims(widths: Widths, names: str) -> float:
-    return float(any(map(is_weave, widths)))
+def claims(evidence: Evidence) -> float:
+    return float(any(map(is_weave, evidence.widths)))
 
 
 def in_diffusers(layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:

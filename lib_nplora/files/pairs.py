@@ -1,0 +1,126 @@
+"""Two LoRA files, read so that their layers meet: by the words that both use, else by canonical names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import FileError, MismatchError
+from . import names, text_encoders
+from .base import Weights
+from .models import Family, Spelling, agreed, unets
+from .models.family import PREFIX
+from .opened import Opened, open_lora
+from .reader import LoraFile, as_base, read_opened
+from .refusals import TAG, short
+from .words import Spelled
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPair:
+    """Two files whose layers have names in common.
+
+    family
+        The model family that both are made for, None if nothing tells.
+    spelled
+        How a file with the layers of both is to spell them, which is how these do; None if they differ in that, or if
+        the family's own spelling is the better one.
+    """
+
+    content: LoraFile
+    style: LoraFile
+    base: Weights | None
+    family: Family | None
+    spelled: Spelled | None
+
+
+def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Spelling | None = None) -> ReadPair:
+    """Open the files of a pair.
+
+    spelling
+        In which the layers are to be written; None for that of the files.
+
+    Raises FileError, and MismatchError if they name no model that they could both be made for.
+    """
+    pair = open_lora(content), open_lora(style)
+    _check_headers(*pair)
+    families = agreed(*(opened.evidence for opened in pair))
+    _check_families(pair, families)
+    family = families[0] or families[1]
+    model = as_base(base, family)
+    same = spelling is None and (families[0] is families[1] or None in families) and _spell_alike(*pair, family)
+    if not same and family is None:
+        _check_known(*pair, spelling)
+    one, other = (
+        read_opened(opened, model, family if same else own or family, by_words=same)
+        for opened, own in zip(pair, families)
+    )
+    spelled = pair[0].spelled.beside(pair[1].spelled) if same else None
+    return ReadPair(one, other, model, one.family or other.family, spelled)
+
+
+def _check_headers(content: Opened, style: Opened) -> None:
+    """Raises MismatchError if the headers name two families."""
+    if content.header and style.header and content.header != style.header:
+        raise MismatchError(
+            f"the header of '{content.file.path.name}' names {content.header} and that of '{style.file.path.name}' "
+            f"{style.header}: choose two LoRAs for the same model"
+        )
+
+
+def _check_families(pair: tuple[Opened, Opened], families: tuple[Family | None, Family | None]) -> None:
+    """Raises MismatchError if layers and headers tell of two families."""
+    one, other = (family.label if family else opened.header for opened, family in zip(pair, families))
+    if one and other and one != other:
+        names = [opened.file.path.name for opened in pair]
+        raise MismatchError(
+            f"'{names[0]}' is made for {one} and '{names[1]}' for {other}: choose two LoRAs for the same model"
+        )
+
+
+def _check_known(content: Opened, style: Opened, spelling: Spelling | None) -> None:
+    """Raises FileError if layers would have to be translated of which no model is known."""
+    for opened in (content, style):
+        if opened.translated(None) is not None:
+            continue
+        module = next(module for module in opened.words if names.slot_of(module) is None)
+        if spelling:
+            why = "so it can be written only as its files spell it: leave the spelling out"
+            raise FileError(f"'{opened.file.path.name}' is for a model that is not known here ({short(module)}), {why}")
+        other = style if opened is content else content
+        raise FileError(
+            f"'{opened.file.path.name}' is for a model that is not known here (it holds layer {short(module)}), and "
+            f"'{other.file.path.name}' names no layer by the same words",
+            TAG,
+        )
+
+
+def _spell_alike(content: Opened, style: Opened, family: Family | None) -> bool:
+    """Whether all layers that both files hold have the same words in them, and may be written so."""
+    if not (content.is_plain and style.is_plain) or (family and not family.keeps_words):
+        return False
+    if family is None and _is_in_unet(content) and _is_in_unet(style):
+        return False
+    one, other = content.translated(family), style.translated(family)
+    if one is None or other is None:
+        return bool({*content.words.values()} & {*style.words.values()})
+    first, second = _by_layer(one), _by_layer(other)
+    return all(first[layer] == second[layer] for layer in first.keys() & second.keys())
+
+
+def _by_layer(translated: Mapping[str, str]) -> dict[str, set[str]]:
+    """Canonical name -> the words of the modules that hold the layer or some of its rows."""
+    found: dict[str, set[str]] = {}
+    for words, layer in translated.items():
+        found.setdefault(layer, set()).add(words)
+    return found
+
+
+def _is_in_unet(opened: Opened) -> bool:
+    """Whether all layers are a UNet's or its text encoders', which every host reads in one spelling."""
+    slots = opened.translated(None)
+    return slots is not None and all(
+        layer.startswith(text_encoders.PREFIXES) or unets.slot_of(layer.removeprefix(PREFIX))
+        for layer in slots.values()
+    )
