@@ -40,7 +40,15 @@ _BLOCKS: tuple[tuple[str, Callable[..., Block]], ...] = (
     (r"(?:double|joint|transformer)_blocks_(\d{1,4})_", lambda number: Block("double", number)),
     (r"(?:^|unet_|model_)(?:layers|blocks)_(\d{1,4})_", lambda number: Block("single", number)),
     (rf"embed|label_emb|txt_norm$|{_COMING_IN}|refiner|guidance|stream_modulation", lambda: Block("in")),
-    (r"conv_norm_out$|conv_out$|(?:^|_)out_[02]$|final_|norm_out_|(?:^|_)head_|(?:^|_)proj_out$", lambda: Block("out")),
+    (
+        r"txt_?fusion|text_fusion|llm_adapter|(?:txt|t)mlp_\d$|tproj_\d$|text_proj$|(?:^|unet_|model_)first$",
+        lambda: Block("in"),
+    ),
+    (r"(?:^|unet_|model_)adaln_modulation_1$", lambda: Block("in")),
+    (
+        r"conv_norm_out$|conv_out$|(?:^|_)out_[02]$|final_|norm_out_|(?:^|_)head_|(?:^|_)proj_out$|(?:^|_)last_linear$",
+        lambda: Block("out"),
+    ),
     (r"", lambda: Block(UNKNOWN)),
 )
 """What a name in a diffusion model holds -> its block, by the numbers in the name; the first that fits.
@@ -54,8 +62,8 @@ _OF_A_TRANSFORMER = r"norm|proj_in|proj_out|transformer_blocks_.+"
 _KINDS = (
     (r"(?:norm|ln)_(?:added_)?[qk]$|(?:query|key|[qk])_norm(?:_|$)", "attention norm"),
     (r"(?:txt|context_block)_attn_(qkv|proj)$|attn_(?:to_)?add_(qkv|q|k|v|out)(?:_proj)?$", "text {}"),
-    (r"(?:attn2|cross_attn)_(?:to_)?(q|k|v|out|o)(?:_proj|_0)?$", "cross {}"),
-    (r"(?:attn1?|attention)_(?:to_)?(qkv|q|k|v|in_proj|out|o|proj)(?:_proj|_0)?$", "self {}"),
+    (r"(?:attn2|cross_attn)_(?:to_|w)?(q|k|v|output|out|o)(?:_proj|_0)?$", "cross {}"),
+    (r"(?:attn1?|attention)_(?:to_|w)?(qkv|q|k|v|in_proj|output|out|o|proj)(?:_proj|_0)?$", "self {}"),
     (r"(?:^|_)linear1$|qkv_mlp$", "self qkv"),
     (r"time_embed|time_emb_proj|emb_layers|time_in_|time_proj|timestep|(?:^|_)t_embed", "time"),
     (rf"embed|label_emb|{_COMING_IN}|relative_attention_bias|(?:^|_)shared$", "embedding"),
@@ -69,7 +77,7 @@ _KINDS = (
 )
 """What a name holds -> its kind, the first that fits; a group's text goes into the kind's braces."""
 
-_ROLES = {"in_proj": "qkv", "proj": "out", "o": "out"}
+_ROLES = {"in_proj": "qkv", "proj": "out", "o": "out", "output": "out"}
 """Other words for what a layer is to an attention."""
 
 KINDS = (
