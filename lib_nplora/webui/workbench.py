@@ -80,7 +80,7 @@ def build(tab: str, held: dict[str, Any], at: Callable[[str], dict[str, str]]) -
                 [USUAL, *SPELLINGS],
                 value=USUAL,
                 label="Layer names",
-                info="usual: as WebUIs read them",
+                info="usual: as both files have them",
                 min_width=120,
                 **at("spelling"),
             )

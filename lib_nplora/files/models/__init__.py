@@ -45,11 +45,11 @@ def families() -> tuple[Family, ...]:
 def register(family: Family) -> Callable[[], None]:
     """Add a family. Returns the undo."""
     _FAMILIES.append(family)
-    slot_of.cache_clear()
+    _shared_slot.cache_clear()
 
     def undo() -> None:
         _FAMILIES.remove(family)
-        slot_of.cache_clear()
+        _shared_slot.cache_clear()
 
     return undo
 
@@ -72,15 +72,17 @@ def bare() -> list[str]:
     return list(dict.fromkeys(pattern for family in _FAMILIES for pattern in family.bare))
 
 
-@lru_cache(maxsize=1 << 14)
 def slot_of(rest: str, family: Family | None = None) -> Slot | None:
     """The slot of a layer of a diffusion model, its name without prefix, dots already underscores; None if unknown.
 
     family
         The model's, if it is known.
     """
-    if family and family.is_apart:
-        return family.slot_of(rest)
+    return family.slot_of(rest) if family and family.is_apart else _shared_slot(rest)
+
+
+@lru_cache(maxsize=1 << 14)
+def _shared_slot(rest: str) -> Slot | None:
     return next((found for one in _FAMILIES if not one.is_apart and (found := one.slot_of(rest))), None)
 
 
