@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
     size.add_argument("--full", action="store_true", help="store layers that have no small rank whole")
     fuse.add_argument("--dtype", choices=DTYPES, default="fp16", help="number format of OUT (default: %(default)s)")
     fuse.add_argument(
-        "--spelling", choices=SPELLINGS, help="names of the layers in OUT (default: as both files have them, or as is usual for the model)"
+        "--spelling",
+        choices=SPELLINGS,
+        help="names of the layers in OUT (default: as both files have them, or as is usual for the model)",
     )
     fuse.add_argument("--verbose", action="store_true", help="say for each layer what was removed")
     inspect = commands.add_parser("inspect", help="say what a fusion would be, and write nothing")

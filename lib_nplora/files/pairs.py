@@ -52,10 +52,9 @@ def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Sp
     same = spelling is None and (families[0] is families[1] or None in families) and _spell_alike(*pair, family)
     if not same and family is None:
         _check_known(*pair, spelling)
-    one, other = (
-        read_opened(opened, model, family if same else own or family, by_words=same)
-        for opened, own in zip(pair, families)
-    )
+    if same or (family and family.is_apart):
+        families = family, family
+    one, other = (read_opened(opened, model, own, by_words=same) for opened, own in zip(pair, families))
     spelled = pair[0].spelled.beside(pair[1].spelled) if same else None
     return ReadPair(one, other, model, one.family or other.family, spelled)
 

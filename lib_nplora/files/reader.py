@@ -53,16 +53,18 @@ class LoraFile:
     unread: tuple[str, ...]
 
 
-def read_lora(path: Path, base: Weights | Path | None = None, family: Family | None = None) -> LoraFile:
+def read_lora(path: Path, base: Weights | Path | None = None, names_apart: bool = True) -> LoraFile:
     """Open a .safetensors file. `base` is the model, or its file, for the kinds of module that need its weights.
 
-    family
-        That of the model, if it is known from elsewhere.
+    names_apart
+        Whether layers of families that have canonical names of their own get those.
 
     Raises FileError, here for whatever names and shapes show, and when a layer is read for its values.
     """
     opened = open_lora(path)
-    family = family or detected(opened.evidence)
+    family = detected(opened.evidence)
+    if family and family.is_apart and not names_apart:
+        family = None
     return read_opened(opened, as_base(base, family), family)
 
 

@@ -115,7 +115,7 @@ class PipelineModel:
 
     def load(self, file: ShelfFile) -> LoraWeights:
         """See Model. Raises HostError for layers whose values cannot be changed."""
-        lora = read_lora(Path(file.path), Originals(self, self.name, str(self.token())))
+        lora = read_lora(Path(file.path), Originals(self, self.name, str(self.token())), names_apart=False)
         there = [key for key in lora.weights.deltas if key.name in self._layers]
         if not there:
             raise self._mismatch(lora, f"none of its {len(lora.weights.deltas)} layers is there")

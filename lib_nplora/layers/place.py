@@ -65,7 +65,10 @@ _KINDS = (
     (r"(?:attn2|cross_attn)_(?:to_|w)?(q|k|v|output|out|o)(?:_proj|_0)?$", "cross {}"),
     (r"(?:attn1?|attention)_(?:to_|w)?(qkv|q|k|v|in_proj|output|out|o|proj)(?:_proj|_0)?$", "self {}"),
     (r"(?:^|_)linear1$|qkv_mlp$", "self qkv"),
-    (r"time_embed|time_emb_proj|emb_layers|time_in_|time_proj|timestep|(?:^|_)t_embed|(?:^|_)t(?:mlp|proj)_\d$", "time"),
+    (
+        r"time_embed|time_emb_proj|emb_layers|time_in_|time_proj|timestep|(?:^|_)t_embed|(?:^|_)t(?:mlp|proj)_\d$",
+        "time",
+    ),
     (rf"embed|label_emb|{_COMING_IN}|relative_attention_bias|(?:^|_)(?:shared|first)$|txtmlp_\d$", "embedding"),
     (r"_mod_|modulation|norm\d?(?:_context|_out)?_linear$|guidance", "modulation"),
     (r"norm|(?:^|_)ln(?:_|$)|(?:in|out)_layers_0$|(?:^|_)out_0$", "norm"),

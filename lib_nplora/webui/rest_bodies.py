@@ -96,7 +96,8 @@ class FuseBody(PairBody):
     )
     full: bool = Field(False, description="Store layers that have no small rank whole. Not with `rank` or `energy`.")
     spelling: Spelling | None = Field(
-        None, description="Names of the layers in the file; null for those that both LoRAs have, or the model's usual ones."
+        None,
+        description="Names of the layers in the file; null for those that both LoRAs have, or the model's usual ones.",
     )
 
     def saving(self, file: Path) -> Saving:
