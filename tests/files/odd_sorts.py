@@ -138,8 +138,8 @@ def refused() -> dict[str, tuple[Tensors, str]]:
         "lora_te2_language_model_layers_0_self_attn_v_proj",
         "lora_te3_layers_7_self_attn_o_proj",
         "lora_unet_layers_0_attention_qkv",
-        "diffusion_model.blocks.0.cross_attn.k",
-        "transformer.blocks.3.ffn.net.0.proj",
+        "diffusion_model.stream.0.cross_attn.k",
+        "transformer.towers.3.ffn.net.0.proj",
         "diffusion_model.joint_stream.0.weight_q",
     ):
         found[f"a layer named {layer}"] = (

@@ -277,7 +277,7 @@ def test_flux_is_written_in_one_spelling(tmp_path: Path) -> None:
     for seed, name in enumerate(("content", "style")):
         tensors = loras.block_tensors(loras.random_blocks(loras.FLUX, seed=seed), "comfy")
         save_file(tensors, tmp_path / f"{name}.safetensors")
-    with pytest.raises(FileError, match="diffusers' spelling only"):
+    with pytest.raises(FileError, match="are not written in kohya's spelling: choose diffusers'"):
         fuse_files(pair(tmp_path), Saving(tmp_path / "out.safetensors", spelled="kohya"))
 
 

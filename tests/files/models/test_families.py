@@ -24,7 +24,7 @@ def test_every_file_with_a_family_is_found() -> None:
         importlib.import_module(f"{models.__name__}.{one.name}") for one in pkgutil.iter_modules(models.__path__)
     ]
     assert {id(module.FAMILY) for module in modules if hasattr(module, "FAMILY")} == set(map(id, families()))
-    assert {family.label for family in families()} == {"SD 1", "SD 2", "SDXL", "SD 3", "Flux"}
+    assert {family.label for family in families()} == NUMBERED.keys()
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,16 @@ NUMBERED = {
     "SDXL": "te1 te2 in in0-8 mid out0-8 out",
     "SD 3": "te1 te2 te3 in double0-37 out",
     "Flux": "te1 te3 in double0-18 single0-37 out",
+    "Chroma": "te3 in double0-18 single0-37 out",
+    "FLUX.2": "in double0-7 single0-47 out",
+    "Qwen-Image": "in double0-59 out",
+    "Z-Image": "in single0-29 out",
+    "Lumina 2": "in single0-25 out",
+    "Wan": "in single0-39 out",
+    "Krea 2": "in single0-27 out",
+    "Anima": "te1 in single0-27 out",
+    "ERNIE-Image": "in single0-35 out",
+    "HunyuanVideo": "double0-19 single0-39",
 }
 """Family -> its blocks in the order of the model."""
 

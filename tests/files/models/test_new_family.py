@@ -229,7 +229,7 @@ def test_its_checkpoint_gives_slices_and_whole_layers(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (["--mu", "1,double0@2"], "this model has no block double0: it has te1, in and single0 to single1"),
-        (["--spelling", "kohya"], "Flux, SD 3 and Weave are written in diffusers' spelling only"),
+        (["--spelling", "kohya"], "Flux, SD 3 and Weave are not written in kohya's spelling: choose diffusers'"),
     ],
 )
 def test_what_it_has_not_is_refused(
@@ -250,6 +250,6 @@ def test_nothing_of_it_is_left(tmp_path: Path) -> None:
     undo()
     assert WEAVE not in families()
     with pytest.raises(
-        FileError, match=r"lora_unet_\w+ \(down \(3, 12\)\), which is in no .* of SD 1, SD 2, SDXL, Flux or SD 3:"
+        FileError, match=r"lora_unet_\w+ \(down \(3, 12\)\), which is in no .* of SD 1, SD 2, SDXL, .* or Z-Image:"
     ):
         read_lora(content)
