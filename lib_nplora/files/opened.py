@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,8 +106,8 @@ def _size(shapes: Shapes) -> Size | None:
 
 
 def _product(up: tuple[int, ...], down: tuple[int, ...]) -> Size | None:
-    return (up[0], down[1]) if len(up) > 1 and len(down) > 1 and math.prod(up) and math.prod(down) else None
+    return (up[0], down[1]) if len(up) > 1 and len(down) > 1 and 0 not in up + down else None
 
 
 def _matrix(shape: tuple[int, ...]) -> Size | None:
-    return (shape[0], shape[1]) if len(shape) > 1 and math.prod(shape) else None
+    return (shape[0], shape[1]) if len(shape) > 1 and 0 not in shape else None

@@ -110,7 +110,7 @@ class _Renamed:
     @classmethod
     def of(cls, base: Weights | None, opened: Opened, family: Family | None) -> _Renamed | None:
         slots = {words: names.slot_of(module, family) for module, words in opened.words.items()}
-        return base and cls(base, {words: slot for words, slot in slots.items() if slot})
+        return cls(base, {words: slot for words, slot in slots.items() if slot}) if base is not None else None
 
     @property
     def name(self) -> str:

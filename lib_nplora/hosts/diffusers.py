@@ -269,7 +269,7 @@ class Originals:
 
     def _found(self, slot: Slot) -> Sequence[Piece]:
         pieces = self.model.pieces(slot.layer)
-        first, last = slot.slices or (0, len(pieces) or 1)
+        first, last = map(int, slot.slices or (0, len(pieces) or 1))
         if len(pieces) < last:
             raise FileError(f"{self.name} has no layer {slot.layer}, which a LoRA changes: use another LoRA")
         return pieces[first:last]
@@ -282,7 +282,7 @@ def _layers(components: Mapping[str, nn.Module]) -> dict[str, list[Piece]]:
         for name, module, leaf in _parameters(part, component):
             if leaf in ("weight", "bias") and (slot := slot_of(name)):
                 slices = found.setdefault(slot.layer + BIAS * (leaf == "bias"), {})
-                slices.setdefault(slot.slices[0] if slot.slices else 0, Piece(name, module, leaf))
+                slices.setdefault(int(slot.slices[0]) if slot.slices else 0, Piece(name, module, leaf))
     return {layer: _in_order(slices) for layer, slices in found.items() if _is_whole(layer, slices)}
 
 

@@ -37,7 +37,7 @@ def slices(stem: str, ends: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{stem}.{end}" for end in ends)
 
 
-def within(theirs: str, ours: str, rows: Rows) -> dict[str, Ours]:
+def within(theirs: str, ours: str, rows: Mapping[str, Sequence[str]]) -> dict[str, Ours]:
     """The rows of a kind of block, each name behind the block's."""
     return {
         f"{theirs}.{{}}.{name}": slices(f"{ours}.{{}}", [ends] if isinstance(ends, str) else ends)
