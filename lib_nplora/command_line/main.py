@@ -112,7 +112,7 @@ def _total(fusion: FileFusion, request: FusionRequest) -> dict[str, object]:
     """What the rows come to, for all layers that both LoRAs hold."""
     total = Group.of(fusion.interference.values())
     numbers = ("layers", "overlap", "chance", "removed", "norm_ratio", "style_rank", "same_start")
-    return {**{name: getattr(total, name) for name in numbers}, "findings": findings(fusion, request)}
+    return {**{name: getattr(total, name) for name in numbers}, "findings": [*map(str, findings(fusion, request))]}
 
 
 def _pair(arguments: argparse.Namespace) -> FilePair:

@@ -17,6 +17,7 @@ from ..methods.balance import BALANCE
 from ..methods.table import usual
 from ..methods.texts import format_number
 from ..request.request import FusionRequest
+from .said import Said, say
 
 SAME_START = 0.2
 """Likeness of the two LoRAs' `down` factors that only a common start gives: unrelated ones stay within some 0.06."""
@@ -29,7 +30,15 @@ MUCH = 0.5
 UNEVEN = 1.5
 """How much stronger one side must be for balance to be proposed."""
 
-_CHANGES = ((0.01, "hardly any change"), (0.1, "a small change"), (0.35, "a clear change"), (1.0, "a strong change"))
+AS_UNRELATED = 1.2
+"""Up to so many times what unrelated LoRAs would share is said to be no more than that."""
+
+_CHANGES = (
+    (0.01, say("hardly any change")),
+    (0.1, say("a small change")),
+    (0.35, say("a clear change")),
+    (1.0, say("a strong change")),
+)
 """What to expect of so large a share of the content's energy, and less."""
 
 _PARTS = {"unet": "diffusion model", "te": "text encoder"}
@@ -103,36 +112,65 @@ def removed_at(mu: float) -> float:
     return 1 - 1 / (1 + mu) ** 2
 
 
-def findings(fusion: FileFusion, request: FusionRequest) -> list[str]:
-    """Sentences for the user, the most important first."""
+def findings(fusion: FileFusion, request: FusionRequest) -> list[Said]:
+    """Sentences for the user: the verdict, then the most important first."""
     rows = fusion.interference
     total = Group.of(rows.values())
-    if not rows:
-        return [PLAIN_MERGE if fusion.merges_plainly else NOTHING_MEETS]
-    if not total.norm_ratio:
-        return ["One of the two changes nothing in the layers that both have, so this is a plain merge."]
-    found = [_shared(total, request)]
+    found = [verdict(fusion, request)]
+    if not rows or not total.norm_ratio:
+        return found
     if len(parts := by_part(rows)) > 1:
-        found.append("; ".join(f"in the {part} {_overlap(group)}" for part, group in parts.items()).capitalize() + ".")
+        unet, te = (_overlap(parts[_PARTS[part]]) for part in ("unet", "te"))
+        found.append(say("In the diffusion model {unet}; in the text encoder {te}.", unet=unet, te=te))
     if len(blocks := by_block(rows)) > 1:
         most, least = (pick(blocks, key=lambda block: blocks[block].overlap) for pick in (max, min))
-        found.append(f"Most in {most} ({_overlap(blocks[most])}), least in {least} ({_overlap(blocks[least])}).")
+        found.append(
+            say(
+                "Most in {most} ({much}), least in {least} ({little}).",
+                most=most,
+                much=_overlap(blocks[most]),
+                least=least,
+                little=_overlap(blocks[least]),
+            )
+        )
     found += filter(
         None, (_reach(total, request), _same_start(total), _wide(total, request), _strength(fusion, request))
     )
     if others := [layer for key, layer in fusion.summary.layers.items() if key not in rows and layer.content_energy]:
-        found.append(f"Not counted: {len(others)} layers of the content that the style lacks, or has no directions in.")
+        found.append(
+            say(
+                "Not counted: {count} layers of the content that the style lacks, or has no directions in.",
+                count=str(len(others)),
+            )
+        )
     return found
 
 
-def _shared(total: Group, request: FusionRequest) -> str:
-    shared = f"The two share {percent(total.overlap)} of the content's energy, {total.times_chance:.2g} x chance; "
+def verdict(fusion: FileFusion, request: FusionRequest) -> Said:
+    """What the two share and what that comes to, in one sentence."""
+    rows = fusion.interference
+    total = Group.of(rows.values())
+    if not rows:
+        return say(PLAIN_MERGE if fusion.merges_plainly else NOTHING_MEETS)
+    if not total.norm_ratio:
+        return say("One of the two changes nothing in the layers that both have, so this is a plain merge.")
+    values = {"share": percent(total.overlap), "times": _times(total), "mu": _mu(request)}
     if projects(request):
         change = next(words for most, words in _CHANGES if total.removed <= most)
-        return f"{shared}mu = {_mu(request)} removes {percent(total.removed)}: expect {change}."
-    removed = percent(total.inside * removed_at(strength_of(request)))
-    instead = f"{usual().name} at mu = {_mu(request)} would remove {removed}"
-    return f"{shared}method={request.method.name} does not look at that, {instead}."
+        return say(
+            "The two share {share} of the content's energy, {times}; mu = {mu} removes {removed}: expect {change}.",
+            **values,
+            removed=percent(total.removed),
+            change=change,
+        )
+    return say(
+        "The two share {share} of the content's energy, {times}; method={method} does not look at that, {np} at "
+        "mu = {mu} would remove {removed}.",
+        **values,
+        method=request.method.name,
+        np=usual().name,
+        removed=percent(total.inside * removed_at(strength_of(request))),
+    )
 
 
 def projects(request: FusionRequest) -> bool:
@@ -152,51 +190,61 @@ def _projecting(request: FusionRequest) -> FusionRequest:
     return request if projects(request) else replace(request, method=usual())
 
 
-def _mu(request: FusionRequest) -> str:
+def _mu(request: FusionRequest) -> Said:
     read = _projecting(request).values.held.values()
-    by_block = any(isinstance(value, ByBlock) and value.exceptions for value in read)
-    return format_number(strength_of(request)) + (" (others by block)" if by_block else "")
+    mu = format_number(strength_of(request))
+    if any(isinstance(value, ByBlock) and value.exceptions for value in read):
+        return say("{mu} (others by block)", mu=mu)
+    return say("{mu}", mu=mu)
 
 
-def _reach(total: Group, request: FusionRequest) -> str:
+def _reach(total: Group, request: FusionRequest) -> Said | None:
     """What the ends of mu's range would do, where mu counts."""
     if not projects(request):
-        return ""
+        return None
+    most = percent(total.inside)
     if total.inside < LITTLE:
-        return (
-            f"mu can't do much for this pair: even hard removes only {percent(total.inside)}. "
-            "The two weights, or method=klora, change more."
+        return say(
+            "mu can't do much for this pair: even hard removes only {most}. The two weights, or method=klora, change "
+            "more.",
+            most=most,
         )
     if total.inside > MUCH:
         quarter = 1 / math.sqrt(1 - 0.25 / total.inside) - 1
-        return f"hard would remove {percent(total.inside)}, most of the subject; mu = {quarter:.2f} removes a quarter."
-    return f"hard would remove {percent(total.inside)}."
+        return say(
+            "hard would remove {most}, most of the subject; mu = {quarter} removes a quarter.",
+            most=most,
+            quarter=f"{quarter:.2f}",
+        )
+    return say("hard would remove {most}.", most=most)
 
 
-def _same_start(total: Group) -> str:
+def _same_start(total: Group) -> Said | None:
     if total.same_start:
-        told = (
+        told = say(
             "Both seem to be trained from the same start (one trainer, one seed): their inner factors are still alike "
-            f"({total.start:.2f}; 1 is the same, 0 is unrelated)."
+            "({likeness}; 1 is the same, 0 is unrelated).",
+            likeness=f"{total.start:.2f}",
         )
         if total.times_chance < 1.5:
             return told
-        return (
-            f"{told} Much of what they share is that start, not a common look: use a small mu, or train one of them "
-            "with another seed."
+        return say(
+            "{told} Much of what they share is that start, not a common look: use a small mu, or train one of them "
+            "with another seed.",
+            told=told,
         )
     if total.times_chance > 3:
-        return "That is far more than chance: they learned much alike, or come from one training."
-    return ""
+        return say("That is far more than unrelated LoRAs share: they learned much alike, or come from one training.")
+    return None
 
 
-def _wide(total: Group, request: FusionRequest) -> str:
+def _wide(total: Group, request: FusionRequest) -> Said | None:
     if total.chance > MUCH and request.method.directions(request.values) == RankRule():
-        return "The style uses nearly every direction there is: k=32 or k=90% protects only its strongest."
-    return ""
+        return say("The style uses nearly every direction there is: k=32 or k=90% protects only its strongest.")
+    return None
 
 
-def _strength(fusion: FileFusion, request: FusionRequest) -> str:
+def _strength(fusion: FileFusion, request: FusionRequest) -> Said | None:
     """Which side is the stronger, and what balancing does about it, or would do."""
     rows = fusion.interference
     balances = request.method.parameter(BALANCE.name) is not None
@@ -208,23 +256,33 @@ def _strength(fusion: FileFusion, request: FusionRequest) -> str:
         found.setdefault(key.place.block, []).append(_Scaled(before, row.meeting if asked == "off" else weights))
     layers = [layer for group in found.values() for layer in group]
     content, style = (math.sqrt(sum(layer.before[side] for layer in layers)) for side in (0, 1))
-    side, strong, weak, times = (0, "content", "style", content / style)
-    if times < 1:
-        side, strong, weak, times = (1, "style", "content", style / content)
+    side, times = (0, content / style) if content >= style else (1, style / content)
     scaled = {block: _average(group, side) for block, group in found.items()}
     most = min(scaled, key=lambda block: scaled[block])
-    where = (
-        f"; most in {most} ({scaled[most]:.2g})"
-        if len(scaled) > 1 and max(scaled.values()) > 1.05 * scaled[most]
-        else ""
-    )
-    told = f"{_average(layers, side):.2g} on average{where}"
+    told = say("{weight} on average", weight=f"{_average(layers, side):.2g}")
+    if len(scaled) > 1 and max(scaled.values()) > 1.05 * scaled[most]:
+        told = say("{average}; most in {block} ({weight})", average=told, block=str(most), weight=f"{scaled[most]:.2g}")
     if asked != "off":
-        return f"balance={asked}: the {strong} is scaled to {told}."
+        by = {"balance": asked, "told": told}
+        return (
+            say("balance={balance}: the style is scaled to {told}.", **by)
+            if side
+            else say("balance={balance}: the content is scaled to {told}.", **by)
+        )
     if times <= UNEVEN:
-        return ""
-    remedy = f"balance=layer would scale it to {told}" if balances else f"lower its weight if the {weak} is lost"
-    return f"The {strong} is {times:.2g} x as strong as the {weak}: {remedy}."
+        return None
+    if balances:
+        remedy = say("balance=layer would scale it to {told}", told=told)
+    elif side:
+        remedy = say("lower its weight if the content is lost")
+    else:
+        remedy = say("lower its weight if the style is lost")
+    values = {"times": f"{times:.2g}", "remedy": remedy}
+    return (
+        say("The style is {times} x as strong as the content: {remedy}.", **values)
+        if side
+        else say("The content is {times} x as strong as the style: {remedy}.", **values)
+    )
 
 
 @dataclass(frozen=True)
@@ -242,8 +300,15 @@ def _average(layers: Iterable[_Scaled], side: int) -> float:
     return math.sqrt(sum(energy * weight**2 for energy, weight in pairs) / before) if before else 1.0
 
 
-def _overlap(group: Group) -> str:
-    return f"{percent(group.overlap)}, {group.times_chance:.2g} x chance"
+def _overlap(group: Group) -> Said:
+    return say("{share}, {times}", share=percent(group.overlap), times=_times(group))
+
+
+def _times(group: Group) -> Said:
+    """An overlap beside what unrelated LoRAs of these sizes have."""
+    if group.times_chance <= AS_UNRELATED:
+        return say("no more than unrelated LoRAs would share")
+    return say("{times} x what unrelated LoRAs would share", times=f"{group.times_chance:.2g}")
 
 
 def percent(share: float) -> str:

@@ -129,7 +129,7 @@ class Inspected(BaseModel):
             chance=total.chance,
             norm_ratio=total.norm_ratio,
             same_start=total.same_start,
-            findings=findings(fusion, request),
+            findings=[*map(str, findings(fusion, request))],
             plot=b64encode(plot).decode() if plot else None,
             rows=rows,
             remarks=remarks(fusion),

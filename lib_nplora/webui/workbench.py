@@ -105,7 +105,7 @@ def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, str]:
         fusion = inspect_files(file_pair(_host(), request), _shown_on(progress))
         steps = min(max(int(args[len(fields())]), 1), MOST_STEPS)
         told = f"{format_tag(request)}, {steps} steps:" if fusion.schedule else f"{format_tag(request)}:"
-        lines = [told, *findings(fusion, request), *_remarks(fusion)]
+        lines = [told, *map(str, findings(fusion, request)), *_remarks(fusion)]
         return shown("\n".join(lines)), _image(png(fusion, request, steps))
 
     return _told(inspect, lambda sentence: (sentence, ""))

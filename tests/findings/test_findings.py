@@ -7,16 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from lib_nplora.findings.sentences import Group, by_block, by_part, findings, removed_at
+from lib_nplora.findings.said import say
+from lib_nplora.findings.sentences import Group, by_block, by_part, findings, removed_at, verdict
+from lib_nplora.findings.strength import at_strength, without_strength
 from lib_nplora.fusion.interference import Interference
 from lib_nplora.fusion.outcome import LayerReport, Outcome, Summary
-from lib_nplora.jobs.pair import FileFusion
+from lib_nplora.jobs.pair import FileFusion, FilePair, inspect_files
 from lib_nplora.layers.block import Block
 from lib_nplora.layers.by_block import ByBlock
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.rank_rule import RankRule
 from lib_nplora.methods.texts import HARD
 from lib_nplora.request.request import FusionRequest, Source
+from tests import loras
 
 ROW = Interference(
     content_energy=4.0, style_energy=1.0, overlap=0.14, chance=0.1, inside=0.14, removed=0.0778, style_rank=7.0,
@@ -28,13 +31,14 @@ TEXT = ModuleKey("lora_te1_text_model_encoder_layers_0_mlp_fc1", "te")
 
 def said(rows: dict[ModuleKey, Interference], merges_plainly: bool = False, **settings: object) -> str:
     request = FusionRequest.of((Source("dog"),), (Source("vangogh"),), **settings)
-    return "\n".join(findings(FileFusion(Summary({}), (), merges_plainly, interference=rows), request))
+    return "\n".join(map(str, findings(FileFusion(Summary({}), (), merges_plainly, interference=rows), request)))
 
 
 def test_the_total_is_told_first():
     first = said({DOWN: ROW}).splitlines()[0]
     assert first == (
-        "The two share 14 % of the content's energy, 1.4 x chance; mu = 0.5 removes 7.8 %: expect a small change."
+        "The two share 14 % of the content's energy, 1.4 x what unrelated LoRAs would share; mu = 0.5 removes 7.8 %: "
+        "expect a small change."
     )
 
 
@@ -55,8 +59,14 @@ def test_groups_are_weighted_by_energy():
 
 def test_blocks_and_parts_are_compared():
     text = said({DOWN: ROW, UP: replace(ROW, overlap=0.3), TEXT: replace(ROW, overlap=0.05)})
-    assert "In the diffusion model 22 %, 2.2 x chance; in the text encoder 5 %, 0.5 x chance." in text
-    assert "Most in out3 (30 %, 3 x chance), least in te1 (5 %, 0.5 x chance)." in text
+    assert (
+        "In the diffusion model 22 %, 2.2 x what unrelated LoRAs would share; "
+        "in the text encoder 5 %, no more than unrelated LoRAs would share."
+    ) in text
+    assert (
+        "Most in out3 (30 %, 3 x what unrelated LoRAs would share), "
+        "least in te1 (5 %, no more than unrelated LoRAs would share)."
+    ) in text
 
 
 def test_a_pair_that_mu_can_do_nothing_for_is_told():
@@ -123,7 +133,7 @@ def test_what_balance_does_is_told():
     report = LayerReport(Outcome.FUSED, 4.0, 4.0, weights=(2.0, 0.5))
     request = FusionRequest.of((Source("dog"),), (Source("vangogh"),), balance="layer")
     fusion = FileFusion(Summary({DOWN: report}), (), interference={DOWN: row})
-    assert findings(fusion, request)[-1] == "balance=layer: the style is scaled to 0.5 on average."
+    assert str(findings(fusion, request)[-1]) == "balance=layer: the style is scaled to 0.5 on average."
 
 
 def test_pairs_with_nothing_in_common():
@@ -131,3 +141,30 @@ def test_pairs_with_nothing_in_common():
     assert said({}).startswith("Nothing of the two meets in this fusion")
     assert "plain merge" in said({DOWN: replace(ROW, style_energy=0.0)})
     assert "plain merge" in said({DOWN: replace(ROW, content_energy=0.0)})
+
+
+def test_about_as_much_as_unrelated_loras_is_no_more_than_they_share():
+    assert "no more than unrelated LoRAs would share; mu" in said({DOWN: replace(ROW, overlap=0.104, chance=0.1)})
+    assert "x chance" not in said({DOWN: ROW, UP: ROW, TEXT: ROW})
+
+
+@pytest.mark.parametrize("method", ["np", "hard", "direct"])
+@pytest.mark.parametrize("mu", [0.0, 0.3, HARD, ByBlock(0.5, ((Block("in"), 2.0),))])
+def test_a_strength_that_was_not_measured_is_told_as_if_it_was(tmp_path, method, mu):
+    """Two routes to one sentence: measured at that mu, and at the default and told for it."""
+    for name, seed in (("c", 1), ("s", 2)):
+        loras.write(tmp_path / f"{name}.safetensors", loras.random_lora(loras.SD1, 4, seed))
+    request = FusionRequest.of((Source("c"),), (Source("s"),), method, **({"mu": mu} if method == "np" else {}))
+    pair = FilePair(tmp_path / "c.safetensors", tmp_path / "s.safetensors", request)
+    measured = inspect_files(pair)
+    usual = inspect_files(replace(pair, request=without_strength(request)))
+    assert str(verdict(at_strength(usual, request), request)) == str(verdict(measured, request))
+    for key, row in at_strength(usual, request).interference.items():
+        assert row.removed == pytest.approx(measured.interference[key].removed, abs=1e-6)
+
+
+def test_a_sentence_is_told_in_another_language():
+    said = say("{what} removes {share}", what=say("mu"), share="7 %")
+    assert str(said) == "mu removes 7 %"
+    assert said.told({"{what} removes {share}": "{share} nimmt {what} weg", "mu": "My"}) == "7 % nimmt My weg"
+    assert said.told({"{what} removes {share}": "{unknown} {what}"}) == "{unknown} mu"
