@@ -19,6 +19,7 @@ from ..methods.selection import USUAL_STEPS
 from ..methods.texts import format_number
 from ..request.request import FusionRequest
 from .sentences import Group, percent, projects, removed_at, strength_of
+from .themes import LIGHT, Theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 _CONTENT, _STYLE = "#0072b2", "#e69f00"
 """Two of Okabe and Ito's colours, which the colour-blind tell apart."""
 
-_MOST_ROWS_WITH_NUMBERS = 30
 _GREATEST_MU = 5
+
+FAR = 1.5
+"""How many times more, or less, than unrelated LoRAs two must share in a cell for its number to be printed."""
 
 
 class PlotError(NploraError):
@@ -49,36 +52,48 @@ def figure(fusion: FileFusion, request: FusionRequest, steps: int = USUAL_STEPS)
         Of the schedule.
     Raises PlotError without matplotlib.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PlotError("plots need matplotlib: pip install matplotlib") from error
-    letters = fusion.schedule.letters(steps) if fusion.schedule else {}
+    letters = letters_of(fusion, steps)
     rows = len({key.place.block for key in fusion.interference})
     height = max(6.0, 0.24 * rows + 1.5)
     heights = [height, 3.2] if letters else [height]
-    drawn = Figure(figsize=(12, sum(heights)), layout="constrained")
+    drawn = blank(12, sum(heights))
     drawn.suptitle(f"{_plain(request.title)}, method {request.method.name}", parse_math=False)
     upper, *lower = drawn.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat
     if fusion.interference:
         grid = upper.add_gridspec(2, 2, width_ratios=(3, 2))
-        _overlaps(upper.add_subplot(grid[:, 0]), fusion)
-        _spectrum(upper.add_subplot(grid[0, 1]), fusion)
-        _removed(upper.add_subplot(grid[1, 1]), fusion, request)
+        overlaps(upper.add_subplot(grid[:, 0]), fusion, LIGHT)
+        spectrum(upper.add_subplot(grid[0, 1]), fusion)
+        removed(upper.add_subplot(grid[1, 1]), fusion, request, LIGHT)
     else:
-        upper.text(0.5, 0.5, "The two LoRAs share no layer that is fused.", ha="center")
+        upper.text(0.5, 0.5, NOTHING, ha="center")
     for below in lower:
-        _schedule(below.add_subplot(), letters)
+        schedule(below.add_subplot(), letters)
     return drawn
+
+
+NOTHING = "The two LoRAs share no layer that is fused."
+
+
+def blank(width: float, height: float) -> Figure:
+    """Raises PlotError."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PlotError("plots need matplotlib: pip install matplotlib") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def letters_of(fusion: FileFusion, steps: int) -> dict[ModuleKey, str]:
+    return fusion.schedule.letters(steps) if fusion.schedule else {}
 
 
 def _plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)[:120]
 
 
-def _overlaps(axes: Axes, fusion: FileFusion) -> None:
-    """Blocks x kinds of layers, coloured by overlap over chance."""
-    from matplotlib.colors import LogNorm
+def overlaps(axes: Axes, fusion: FileFusion, theme: Theme) -> None:
+    """Blocks x kinds of layers, coloured by overlap over what unrelated LoRAs share."""
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     cells: dict[tuple[Block, str], list[Interference]] = {}
     for key, row in fusion.interference.items():
@@ -92,23 +107,24 @@ def _overlaps(axes: Axes, fusion: FileFusion) -> None:
     known = table[~np.isnan(table)]
     doublings = int(np.clip(np.ceil(np.abs(np.log2(known)).max(initial=0)), 2, 5))
     limit = 2.0**doublings
-    axes.set_facecolor("#eeeeee")
-    image = axes.imshow(table, cmap="RdBu_r", norm=LogNorm(1 / limit, limit), aspect="auto", interpolation="nearest")
-    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, label="times chance")
+    axes.set_facecolor(theme.faint)
+    colours = LinearSegmentedColormap.from_list("less, same, more", [theme.less, theme.same, theme.more])
+    image = axes.imshow(table, cmap=colours, norm=LogNorm(1 / limit, limit), aspect="auto", interpolation="nearest")
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, label="times unrelated LoRAs")
     ticks = [2.0**power for power in range(-doublings, doublings + 1)]
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
     axes.set_xticks(range(len(kinds)), kinds, rotation=45, ha="right")
     axes.set_yticks(range(len(blocks)), map(str, blocks), fontsize=10 if len(blocks) <= 40 else 8)
-    axes.set_title("How much the two meet (1 is chance)")
-    if len(blocks) <= _MOST_ROWS_WITH_NUMBERS:
-        for row, column in np.argwhere(~np.isnan(table)):
-            value = table[row, column]
-            shade = "white" if abs(math.log(value, limit)) > 0.6 else "black"
-            axes.text(column, row, f"{value:.2g}", ha="center", va="center", color=shade, fontsize=8)
+    axes.set_title("How much the two meet")
+    for row, column in np.argwhere(~np.isnan(table)):
+        value = table[row, column]
+        if max(value, 1 / value) >= FAR:
+            ink = theme.on_far if abs(math.log(value, limit)) > 0.6 else theme.on_same
+            axes.text(column, row, f"{value:.2g}", ha="center", va="center", color=ink, fontsize=8)
 
 
-def _spectrum(axes: Axes, fusion: FileFusion) -> None:
+def spectrum(axes: Axes, fusion: FileFusion) -> None:
     """The style's singular values with the cut at k, as in arXiv 2511.11051, Fig. 3."""
     from matplotlib.ticker import MaxNLocator
 
@@ -130,7 +146,7 @@ def _spectrum(axes: Axes, fusion: FileFusion) -> None:
     axes.legend(fontsize=8)
 
 
-def _removed(axes: Axes, fusion: FileFusion, request: FusionRequest) -> None:
+def removed(axes: Axes, fusion: FileFusion, request: FusionRequest, theme: Theme) -> None:
     """Energy removed against mu, arXiv 2511.11051, Eq. 25-26."""
     total = Group.of(fusion.interference.values())
     mus = np.linspace(0, _GREATEST_MU, 201)
@@ -139,13 +155,13 @@ def _removed(axes: Axes, fusion: FileFusion, request: FusionRequest) -> None:
     if projects(request):
         mu = strength_of(request)
         label = f"mu = {format_number(mu)}: {percent(total.removed)}"
-        axes.plot(min(mu, _GREATEST_MU), 100 * total.removed, "o", color="black", label=label, clip_on=False)
+        axes.plot(min(mu, _GREATEST_MU), 100 * total.removed, "o", color=theme.ink, label=label, clip_on=False)
     axes.set(xlabel="mu", ylabel="%", xlim=(0, _GREATEST_MU), ylim=(0, max(100 * total.inside * 1.15, 0.1)))
     axes.set_title("Share of the content's energy that np removes")
     axes.legend(fontsize=8, loc="lower right")
 
 
-def _schedule(axes: Axes, letters: dict[ModuleKey, str]) -> None:
+def schedule(axes: Axes, letters: dict[ModuleKey, str]) -> None:
     """Who wins: layers across, steps down, as in arXiv 2502.18461, Fig. 6."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch

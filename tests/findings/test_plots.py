@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from lib_nplora.command_line.main import main
+from lib_nplora.findings.pictures import as_png, pictures, title_of
 from lib_nplora.findings.plots import figure, png
+from lib_nplora.findings.themes import DARK, LIGHT
 from lib_nplora.fusion.outcome import Summary
 from lib_nplora.jobs.pair import FileFusion
 from lib_nplora.layers.block import Block
@@ -43,13 +45,13 @@ def axes_of(drawn):
 
 
 def test_blocks_and_kinds_are_coloured_by_overlap_over_chance():
-    axes = axes_of(figure(fusion(), request()))["How much the two meet (1 is chance)"]
+    axes = axes_of(figure(fusion(), request()))["How much the two meet"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["te1", "in4", "out3"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["self q", "feed-forward", "projection"]
     shown = axes.images[0].get_array()
     expected = [[np.nan, 8, np.nan], [1.4, np.nan, 1.4], [np.nan, np.nan, 0.5]]
     np.testing.assert_allclose(np.ma.filled(shown, np.nan), expected, rtol=1e-6)
-    assert {text.get_text() for text in axes.texts} == {"8", "1.4", "0.5"}
+    assert {text.get_text() for text in axes.texts} == {"8", "0.5"}, "those far from 1 alone"
 
 
 def test_the_spectrum_is_cut_at_k():
@@ -161,15 +163,41 @@ UNET = ["te1", "in", *(f"in{i}" for i in range(12)), "mid", *(f"out{i}" for i in
 TRANSFORMER = ["te1", "te3", "in", *(f"double{i}" for i in range(19)), *(f"single{i}" for i in range(38)), "out"]
 
 
-@pytest.mark.parametrize(("names", "numbers"), [(UNET, True), (TRANSFORMER, False)], ids=["SD 1.5", "Flux"])
-def test_all_blocks_of_a_model_can_be_read(names, numbers, monkeypatch):
+@pytest.mark.parametrize("names", [UNET, TRANSFORMER], ids=["SD 1.5", "Flux"])
+@pytest.mark.parametrize("draw", [figure, lambda *pair: pictures(*pair)[0]], ids=["whole", "for a page"])
+def test_all_blocks_of_a_model_can_be_read(names, draw, monkeypatch):
     places = {name: Place(Block.parse(name), "self q") for name in names}
     monkeypatch.setattr(ModuleKey, "place", property(lambda key: places[key.name]))
-    drawn = figure(fusion({ModuleKey(name, "unet"): ROW for name in reversed(names)}), request())
+    drawn = draw(fusion({ModuleKey(name, "unet"): ROW for name in reversed(names)}), request())
     drawn.draw_without_rendering()
-    axes = axes_of(drawn)["How much the two meet (1 is chance)"]
+    axes = axes_of(drawn)["How much the two meet"]
     labels = axes.get_yticklabels()
     assert [label.get_text() for label in labels] == names
     boxes = [label.get_window_extent() for label in labels]
     assert all(above.y0 >= below.y1 for above, below in pairwise(boxes))
-    assert len(axes.texts) == (len(names) if numbers else 0)
+    assert len(axes.texts) == 0
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_a_page_has_each_plot_by_itself_in_its_theme(theme):
+    contests = {UP: Contest(Importance(1, 1), Importance(1, 1)), DOWN: Contest(Importance(9, 9), Importance(1, 9))}
+    asked = request(method="klora")
+    drawn = pictures(fusion(schedule=asked.method.schedule(asked.values, contests)), asked, 6, theme)
+    assert [title_of(one) for one in drawn] == [
+        "How much the two meet",
+        "The style's singular values",
+        "Share of the content's energy that np removes",
+        "Who wins",
+    ]
+    for one in drawn:
+        assert one.get_figwidth() < 5
+        for axes in one.axes:
+            assert axes.title.get_color() == theme.ink
+            assert all(label.get_color() == theme.ink for label in axes.get_yticklabels())
+        assert as_png(one).startswith(b"\x89PNG")
+    middle = drawn[0].axes[0].images[0].cmap(0.5)
+    assert (sum(middle[:3]) / 3 > 0.5) == (theme is LIGHT)
+
+
+def test_a_page_has_no_plot_of_two_that_do_not_meet():
+    assert pictures(fusion({}), request()) == []

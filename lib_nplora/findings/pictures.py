@@ -1,0 +1,59 @@
+"""The plots of an inspected pair one by one, as a page shows them. matplotlib is imported when the first is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..jobs.pair import FileFusion
+from ..methods.selection import USUAL_STEPS
+from ..request.request import FusionRequest
+from .plots import blank, letters_of, overlaps, removed, schedule, spectrum
+from .themes import LIGHT, Theme, dress
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH = 4.4
+"""Inches: a point of text is then about a pixel where a page is 400 wide."""
+
+
+def pictures(
+    fusion: FileFusion, request: FusionRequest, steps: int = USUAL_STEPS, theme: Theme = LIGHT
+) -> list[Figure]:
+    """What `plots.figure` shows, each by itself, to be read at the width of a phone, on the page's own ground.
+
+    Raises PlotError without matplotlib.
+    """
+    letters = letters_of(fusion, steps)
+    drawn = []
+
+    def add(height: float, draw: Callable[[Axes], None]) -> None:
+        made = blank(_WIDTH, height)
+        draw(made.add_subplot())
+        made.axes[0].title.set_fontsize(11)
+        dress(made, theme)
+        drawn.append(made)
+
+    if fusion.interference:
+        rows = len({key.place.block for key in fusion.interference})
+        add(max(3.0, 0.21 * rows + 1.5), lambda axes: overlaps(axes, fusion, theme))
+        add(2.4, lambda axes: spectrum(axes, fusion))
+        add(2.4, lambda axes: removed(axes, fusion, request, theme))
+    if letters:
+        add(3.0, lambda axes: schedule(axes, letters))
+    return drawn
+
+
+def title_of(drawn: Figure) -> str:
+    """What a figure of `pictures` shows, in words."""
+    return str(drawn.axes[0].get_title())
+
+
+def as_png(drawn: Figure) -> bytes:
+    """A figure of `pictures` as a PNG file, sharp on any screen."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=220, transparent=True)
+    return buffer.getvalue()
