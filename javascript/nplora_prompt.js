@@ -7,6 +7,12 @@ function nploraPair(tag) {
     return names[0] && names[1] ? `${names[0]}:${names[1]}` : "";
 }
 
+/** What lets the button that inserts a tag be pressed while there is one: the one spelling of Gradio 4, or of Gradio 3. */
+function nploraInsertable(tag) {
+    const interactive = Boolean(nploraPair(tag));
+    return { __type__: "update", interactive, mode: interactive ? "dynamic" : "static" };
+}
+
 /** Replaces the prompt's tag for the same two LoRAs, or adds the tag at the end. Ignores any other text. */
 function nploraInsert(tab, tag) {
     const box = gradioApp().querySelector(`#${tab}_prompt textarea`);

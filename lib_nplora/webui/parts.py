@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -52,9 +53,18 @@ class Parts:
         """Those of the panel's values, in their order."""
         return {name: self.made[name] for name in fields()}
 
+    def values(self) -> list[Any]:
+        """The panel's values at its start, also of components that are still to be made: a host may have its own."""
+        return [self.made[name].value if name in self.made else self.start[name] for name in fields()]
+
     def reads(self, parameter: Parameter[Any]) -> bool:
         """Whether the method that the panel starts with does."""
         return method_named(self.start["method"]).parameter(parameter.name) is not None
+
+
+def sentence(text: str) -> str:
+    """A plain sentence between the panel's parts, as HTML."""
+    return f'<p class="nplora-sentence">{escape(text)}</p>'
 
 
 def row() -> Any:

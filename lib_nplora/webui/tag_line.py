@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from ..errors import NploraError, RequestError
+from ..request.request import FusionRequest
 from ..request.tag import format_tag
-from . import running, strength
-from .fields import ROLES, PanelState, fields
-from .parts import AT_ONCE, Parts, row
+from . import asking, running
+from .fields import ROLES, PanelState
+from .parts import Parts, row
 
 
 def make(parts: Parts) -> None:
@@ -19,44 +21,39 @@ def make(parts: Parts) -> None:
         parts.add(
             gr.Textbox,
             "tag",
-            value=lambda: shown([component.value for component in parts.held.values()]),
+            value=lambda: shown(parts.values()),
             label="Tag",
             info="what the panel adds to the prompt",
             interactive=False,
             scale=3,
             min_width=240,
         )
-        parts.add(gr.Button, "insert", value="Insert into prompt", scale=1, min_width=200)
+        parts.add(gr.Button, "insert", value="Insert into prompt", interactive=False, scale=1, min_width=200)
+    asking.make(parts, "tag")
 
 
 def join(parts: Parts) -> None:
     """Let the line follow every value, and the button put the tag into the prompt."""
-
-    async def show(*args: Any) -> str:
-        """Not in a thread of its own, where an answer to what was typed before could come last."""
-        return shown(args)
-
-    # Gradio 3 drops a change that comes while the one before is answered: leaving a box that was typed in asks again.
-    # And where two are answered at once, the older answer may come last: whoever was answered asks once more.
-    typed = [name for name, default in fields().items() if isinstance(default, str)]
-    for event in (
-        *(component.change for component in parts.held.values()),
-        *(parts[one.name].input for one in strength.strengths()),
-        *(parts[name].blur for name in typed),
-    ):
-        asked = {"fn": show, "inputs": list(parts.held.values()), "outputs": [parts["tag"]], **AT_ONCE}
-        event(**asked).then(**asked)
+    asking.join(parts, "tag", (component.change for component in parts.held.values()), shown)
+    parts["tag"].change(None, _js="nploraInsertable", inputs=[parts["tag"]], outputs=[parts["insert"]])
     parts["insert"].click(None, _js=f"(tag) => nploraInsert('{parts.tab}', tag)", inputs=[parts["tag"]], outputs=[])
 
 
-def shown(args: Any) -> str:
-    """The tag that the panel stands for, or why there is none."""
+def request_of(args: Sequence[Any]) -> FusionRequest:
+    """What the panel asks for, of LoRAs that are there. Raises RequestError, NotFoundError."""
+    state = PanelState.from_args(args)
+    if missing := " and ".join(f"a {role} LoRA" for role in ROLES if not state[role]):
+        raise RequestError(f"choose {missing}")
+    for role in ROLES:
+        running.check_listed(state[role])
+    if state["content"] == state["style"]:
+        raise RequestError("content and style are the same LoRA")
+    return state.request()
+
+
+def shown(args: Sequence[Any]) -> str:
+    """The tag that the panel stands for, or what it waits for."""
     try:
-        state = PanelState.from_args(args)
-        for name in (state[role] for role in ROLES if state[role]):
-            running.check_listed(name)
-        if state["content"] and state["content"] == state["style"]:
-            raise RequestError("content and style are the same LoRA")
-        return format_tag(state.request())
+        return format_tag(request_of(args))
     except NploraError as error:
         return f"No tag yet: {error}"
