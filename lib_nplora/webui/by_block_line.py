@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import gradio as gr
 
-from ..layers.block import LABELS
-from .parts import SHORT, Parts
+from ..layers.block import LABELS, Block
+from . import running
+from .parts import AT_ONCE, SHORT, Parts
 
 NUMBERED = {"in": range(12), "out": range(12), "double": range(19), "single": range(38), "te": range(1, 4)}
-"""The numbers that the models have for which most LoRAs are. Others can be typed in the line."""
+"""The numbers that the models have for which most LoRAs are."""
 
-CHOICES = ("", *LABELS, *(f"{label}{number}" for label, numbers in NUMBERED.items() for number in numbers))
+USUAL = [*map(Block, LABELS), *(Block(label, number) for label, numbers in NUMBERED.items() for number in numbers)]
 
 
 def names(line: str) -> list[str]:
@@ -21,12 +23,16 @@ def names(line: str) -> list[str]:
     return [line, _chooser(line)]
 
 
-def make(parts: Parts, line: str, example: str, **seen: Any) -> None:
-    """The line and its chooser."""
+def make(parts: Parts, line: str, what: str, example: str, **seen: Any) -> None:
+    """The line and its chooser.
+
+    what
+        The strength that they are for, as the panel calls it.
+    """
     parts.add(
         gr.Textbox,
         line,
-        label="by block",
+        label=f"{what} by block",
         info=f"such as {example}",
         max_lines=1,
         scale=2,
@@ -37,7 +43,7 @@ def make(parts: Parts, line: str, example: str, **seen: Any) -> None:
     parts.add(
         gr.Dropdown,
         _chooser(line),
-        choices=list(CHOICES),
+        choices=choices(USUAL),
         value="",
         label="add a block",
         info="then edit its value",
@@ -48,6 +54,18 @@ def make(parts: Parts, line: str, example: str, **seen: Any) -> None:
     )
 
 
+def choices(blocks: Iterable[Block]) -> list[str]:
+    """None, then what stands for several blocks, then the single ones. Others can be typed in the line."""
+    found = list(blocks)
+    labels = dict.fromkeys(block.label for block in found)
+    return ["", *labels, *(str(block) for block in found if block.number is not None)]
+
+
+def offered() -> list[str]:
+    """The choices for the loaded model, or the usual ones."""
+    return choices(running.blocks() or USUAL)
+
+
 def join(parts: Parts, line: str, strength: Any, own: str) -> None:
     """Let the chooser write a block into the line, at the strength that all blocks have by now.
 
@@ -56,6 +74,7 @@ def join(parts: Parts, line: str, strength: Any, own: str) -> None:
     """
     text, chooser = (parts[name] for name in names(line))
     js = f"(block, line, strength) => nploraAddBlock(block, line, strength, {json.dumps(own)})"
+    chooser.focus(lambda: gr.update(choices=offered()), inputs=[], outputs=[chooser], **AT_ONCE)
     chooser.input(None, _js=js, inputs=[chooser, text, strength], outputs=[text, chooser])
 
 

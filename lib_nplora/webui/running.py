@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from ..errors import NotFoundError, did_you_mean_lora
 from ..hosts import Host, detect_host
 from ..hosts.protocol import Shelf
 from ..jobs.session import Session
+from ..layers.block import UNKNOWN, Block
+
+logger = logging.getLogger("nplora")
 
 _session: Session | None = None
 
@@ -49,6 +53,18 @@ def place(name: str) -> str:
     found = shelf()
     entries = [entry for entry in (found.listed() if found else ()) if name in (entry.name, entry.alias)]
     return next((entry.namesakes[0] for entry in entries if entry.namesakes), "")
+
+
+def blocks() -> Sequence[Block]:
+    """Those of the loaded model, in its order; none where there is no telling. Loads no model."""
+    found = host()
+    try:
+        if found is None or found.model.checkpoint is None:
+            return ()
+        return sorted(block for block in found.model.blocks() if block.label != UNKNOWN)
+    except Exception as error:
+        logger.debug("the model's blocks cannot be told: %s", error)
+        return ()
 
 
 def refresh() -> None:
