@@ -40,10 +40,13 @@ class Strength:
         What the slider's end stands for.
     hard
         Name of the box among the panel's values.
+    recipe
+        What to try first, and what next.
     """
 
     most: float
     hard: str
+    recipe: str = ""
 
 
 Widget = Union[TextBox, Choice, Strength]  # noqa: UP007

@@ -30,7 +30,11 @@ MU = Parameter(
     takes="a number from 0 up, or hard",
     format=format_number,
     by_block=True,
-    widget=Strength(most=10, hard="hard"),
+    widget=Strength(
+        most=10,
+        hard="hard",
+        recipe="Start at 0.5. The style is weak: hard. The subject is lost: 0.2, or a lower style weight.",
+    ),
     trials=("0", "0.1", "0.25", "0.5", "1", "2", "5", "10", "hard"),
 )
 

@@ -12,38 +12,47 @@ from ..methods.parameter import Choice, Parameter, Strength
 from ..methods.table import method_named, methods, parameters, usual
 from . import by_block_line, strength
 from .fields import by_block
-from .parts import AT_ONCE, SHORT, Parts, row
+from .parts import AT_ONCE, SHORT, Parts, row, sentence
 
 NO_METHOD = "there is no such method"
 
 
+def make_method(parts: Parts) -> None:
+    """The choice of the method, what it does, and below that a row of what only some methods read."""
+    with row():
+        parts.add(gr.Dropdown, "method", choices=list(methods()), label="Method", info="direct is the plain merge")
+    parts.add(gr.HTML, "about", value=sentence(method_named(parts.start["method"]).about))
+    with row():
+        _make_boxes(parts, (one for one in _typed() if not usual().parameter(one.name)))
+
+
 def make_strengths(parts: Parts) -> None:
-    """A row for each strength."""
+    """A row for each strength, above what to try first."""
     for parameter, widget in strength.strengths().items():
         with row():
             strength.make(parts, parameter, widget)
-            _make_line(parts, parameter, f"mid@{widget.most / 5:g},out@hard")
-
-
-def make_method(parts: Parts) -> None:
-    """The choice of the method, what it does, and a box for each parameter that is no strength."""
-    others = [one for one in parameters().values() if one not in strength.strengths()]
-    with row():
-        _make_boxes(parts, (one for one in others if usual().parameter(one.name)))
         parts.add(
-            gr.Dropdown,
-            "method",
-            choices=list(methods()),
-            label="Method",
-            info="direct is the plain merge",
-            min_width=120,
-            **SHORT,
+            gr.HTML,
+            _recipe(parameter),
+            value=sentence(widget.recipe),
+            visible=bool(widget.recipe and parts.reads(parameter)),
         )
-        parts.add(gr.Checkbox, "te", label="Text encoder too", min_width=130, **SHORT)
+
+
+def make_more(parts: Parts) -> None:
+    """What is seldom touched of the usual method's, and the lines for exceptions by block."""
     with row():
-        about = method_named(parts.start["method"]).about
-        parts.add(gr.Textbox, "about", value=about, label="What the method does", interactive=False, min_width=480)
-        _make_boxes(parts, (one for one in others if not usual().parameter(one.name)))
+        _make_boxes(parts, (one for one in _typed() if usual().parameter(one.name)))
+        parts.add(gr.Checkbox, "te", label="Text encoder too", min_width=130, **SHORT)
+    for parameter in parameters().values():
+        if parameter.by_block:
+            with row():
+                _make_line(parts, parameter)
+
+
+def _typed() -> list[Parameter[Any]]:
+    """The parameters that are no strengths."""
+    return [one for one in parameters().values() if one not in strength.strengths()]
 
 
 def _make_boxes(parts: Parts, shown: Iterable[Parameter[Any]]) -> None:
@@ -63,13 +72,14 @@ def _make_boxes(parts: Parts, shown: Iterable[Parameter[Any]]) -> None:
             parts.add(gr.Dropdown, parameter.name, choices=list(options), allow_custom_value=widget.free, **common)
         else:
             parts.add(gr.Textbox, parameter.name, max_lines=1, **common, **_placeholder(method, parameter))
-        _make_line(parts, parameter, f"mid@{parameter.write(parameter.default)}")
 
 
-def _make_line(parts: Parts, parameter: Parameter[Any], example: str) -> None:
-    """The line for its exceptions by block, if it may have any."""
-    if parameter.by_block:
-        by_block_line.make(parts, by_block(parameter.name), example, visible=parts.reads(parameter))
+def _make_line(parts: Parts, parameter: Parameter[Any]) -> None:
+    """The line for its exceptions by block."""
+    widget, own = parameter.widget, parameter.write(parameter.default)
+    example = f"mid@{widget.most / 5:g},out@hard" if isinstance(widget, Strength) else f"mid@{own}"
+    what = parameter.label or parameter.name
+    by_block_line.make(parts, by_block(parameter.name), what, example, visible=parts.reads(parameter))
 
 
 def _placeholder(method: Method, parameter: Parameter[Any]) -> dict[str, str]:
@@ -92,8 +102,14 @@ def join(parts: Parts) -> None:
 def _names(parameter: Parameter[Any]) -> list[str]:
     """The parts that stand for a parameter, its value first."""
     widget = parameter.widget
-    value = strength.names(parameter, widget) if isinstance(widget, Strength) else [parameter.name]
+    value = [parameter.name]
+    if isinstance(widget, Strength):
+        value = [*strength.names(parameter, widget), *([_recipe(parameter)] if widget.recipe else [])]
     return [*value, *(by_block_line.names(by_block(parameter.name)) if parameter.by_block else ())]
+
+
+def _recipe(parameter: Parameter[Any]) -> str:
+    return f"{parameter.name}_recipe"
 
 
 def _follow_method(parts: Parts) -> None:
@@ -101,7 +117,7 @@ def _follow_method(parts: Parts) -> None:
 
     async def follow(name: str) -> list[Any]:
         method = methods().get(name)
-        updates = [gr.update(value=method.about if method else NO_METHOD)]
+        updates = [gr.update(value=sentence(method.about if method else NO_METHOD))]
         for parameter in parameters().values():
             seen = {"visible": bool(method and method.parameter(parameter.name))}
             typed = method is not None and not isinstance(parameter.widget, (Choice, Strength))

@@ -30,21 +30,26 @@ def make_names(parts: Parts) -> None:
 
 
 def make_weights(parts: Parts) -> None:
-    """A row for each weight."""
-    for role in ROLES:
-        with row():
+    """The weights, side by side."""
+    with row():
+        for role in ROLES:
             parts.add(
                 gr.Slider,
                 _weight(role),
                 minimum=0,
                 maximum=2,
                 step=0.05,
-                label=f"{role.capitalize()} weight",
+                label=_label(role),
                 info="1 is the LoRA as it is",
-                scale=3,
                 min_width=200,
             )
-            by_block_line.make(parts, by_block(role), "in@0.6")
+
+
+def make_lines(parts: Parts) -> None:
+    """A row for the exceptions to each weight."""
+    for role in ROLES:
+        with row():
+            by_block_line.make(parts, by_block(role), _label(role), "in@0.6")
 
 
 def make_taken(parts: Parts) -> None:
@@ -77,6 +82,10 @@ def of_both_roles() -> list[str]:
 
 def _weight(role: str) -> str:
     return f"{role}_weight"
+
+
+def _label(role: str) -> str:
+    return f"{role.capitalize()} weight"
 
 
 def _choices() -> list[str]:

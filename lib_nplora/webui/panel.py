@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import gradio as gr
 from modules.ui_components import InputAccordion
 
-from . import method_parts, pair_parts, tag_line, workbench
+from . import inspect_fold, method_parts, pair_parts, save_fold, tag_line, verdict_line
 from .fields import PanelState
 from .parts import Parts
 
@@ -19,16 +20,21 @@ def build(tab: str, start: PanelState) -> dict[str, Any]:
     parts = Parts(tab, start)
     with InputAccordion(start["enabled"], label="NP-LoRA", elem_id=f"{tab}_nplora") as parts.made["enabled"]:
         pair_parts.make_names(parts)
+        method_parts.make_method(parts)
         method_parts.make_strengths(parts)
         pair_parts.make_weights(parts)
-        method_parts.make_method(parts)
         tag_line.make(parts)
-        workbench.build(tab, parts.held, parts.at)
+        verdict_line.make(parts)
+        with gr.Accordion("More", open=False, **parts.at("more")):
+            method_parts.make_more(parts)
+            pair_parts.make_lines(parts)
+        inspect_fold.make(parts)
+        save_fold.make(parts)
         pair_parts.make_taken(parts)
-    for part in (tag_line, method_parts, pair_parts):
+    for part in (tag_line, verdict_line, method_parts, pair_parts, inspect_fold, save_fold):
         part.join(parts)
     # Their start is a setting of ours, or none: the host shall not keep the first one that it sees as its own default.
-    kept = {"enabled", *pair_parts.of_both_roles(), "te", "refresh", "swap", "insert", "role_set"}
+    kept = {"enabled", *pair_parts.of_both_roles(), "te", "refresh", "swap", "insert", "role_set", "inspect", "save"}
     for name in parts.made.keys() - kept:
         parts[name].do_not_save_to_config = True
     return parts.held

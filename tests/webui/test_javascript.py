@@ -199,16 +199,36 @@ class TestMu:
         ]
 
 
-class TestSteps:
+class TestSeen:
     @pytest.mark.parametrize(("typed", "told"), [("30", 30), ("7.5", 7.5), ("0", 20), ("", 20)])
-    def test_the_last_value_becomes_the_tabs(self, page, typed, told) -> None:
+    def test_the_last_values_become_the_pages(self, page, typed, told) -> None:
         page.evaluate(
             """typed => document.body.insertAdjacentHTML("beforeend", typed)""",
             f'<div id="txt2img_steps"><input type="number" value="{typed}"><input type="range" value="9"></div>',
         )
         page.evaluate("document.querySelector('gradio-app').append(txt2img_steps)")
-        assert page.evaluate("nploraSteps('txt2img', ['dog', null, 20])") == ["dog", None, told]
-        assert page.evaluate("nploraSteps('img2img', ['dog', null, 20])") == ["dog", None, 20]
+        assert page.evaluate("nploraSeen('txt2img', ['dog', 20, null])") == ["dog", told, False]
+        assert page.evaluate("nploraSeen('img2img', ['dog', 20, null])") == ["dog", 20, False]
+        page.evaluate("document.body.classList.add('dark')")
+        assert page.evaluate("nploraSeen('txt2img', ['dog', 20, null])") == ["dog", told, True]
+
+
+class TestAnswers:
+    def test_the_newest_is_shown(self, page) -> None:
+        assert page.evaluate("[nploraAsk('a'), nploraAsk('b'), nploraAsk('a')]") == ["1", "1", "2"]
+        assert page.evaluate("nploraAnswered('a', '2 <nplora:x:y>\\nz', 'before', '2')") == ["<nplora:x:y>\nz", "2"]
+        assert page.evaluate("nploraAnswered('b', '1 ', 'before', '1')") == ["", "1"]
+
+    def test_an_older_one_is_dropped_and_the_newest_put_again(self, page) -> None:
+        page.evaluate("nploraAsk('a'), nploraAsk('a')")
+        shown, again = page.evaluate("nploraAnswered('a', '1 old', 'before', '2')")
+        assert shown == "before"
+        assert again.startswith("2.")
+        assert page.evaluate("question => nploraAnswered('a', `${question} new`, 'before', question)", again) == [
+            "new",
+            again,
+        ]
+        assert page.evaluate("nploraAnswered('a', '1 old', 'new', '2')")[1] != again
 
 
 class TestCards:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+from lib_nplora.findings.sentences import findings
+from lib_nplora.jobs.pair import NOTHING_MEETS, PLAIN_MERGE
+from lib_nplora.methods.parameter import Strength
 from lib_nplora.methods.table import methods, parameters
+from lib_nplora.webui.words import of_language
 
 from ..hosts.standins.a1111 import A1111
 from ..hosts.standins.driver import running
@@ -19,6 +25,8 @@ FOLDER = ROOT / "localizations"
 TEMPLATE = FOLDER / "template.json.txt"
 """Its ending keeps it out of the hosts' lists of languages."""
 
+NO_METHOD = "there is no such method"
+HINT = "Press Inspect to learn what the two do to each other."
 IN_JAVASCRIPT = {"Use in NP-LoRA", "Use as content", "Use as style"}
 NAMES = {"NP-LoRA", *parameters(), *methods()}
 """The same in every language."""
@@ -28,9 +36,21 @@ def shown(tmp_path) -> set[str]:
     """Every text of the panel, the settings and the cards' menu."""
     with running(A1111, tmp_path) as host:
         seen = [*Component.made, *host.page.opts.labels.values()]
-        hidden = {"role", "Set role", "steps"}
+        hidden = {"role", "Set role", "steps", "dark"} | {
+            f"{name}_{box}" for name in ("tag", "verdict") for box in ("question", "answer")
+        }
         texts = {text for one in seen for text in one.texts if isinstance(text, str) and re.search("[a-z]", text)}
-    return (texts | IN_JAVASCRIPT) - NAMES - hidden
+    told = {one.about for one in methods().values()} | {NO_METHOD, HINT} | sentences()
+    recipes = {one.widget.recipe for one in parameters().values() if isinstance(one.widget, Strength)}
+    return (texts | told | recipes | IN_JAVASCRIPT) - NAMES - hidden
+
+
+def sentences() -> set[str]:
+    """Every sentence of the findings, with the names of its values."""
+    tree = ast.parse(Path(inspect.getsourcefile(findings)).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "say"]
+    texts = {node.args[0].value for node in calls if isinstance(node.args[0], ast.Constant)}
+    return {text for text in texts if re.search("[a-z]", re.sub(r"\{\w+\}", "", text))} | {PLAIN_MERGE, NOTHING_MEETS}
 
 
 def test_the_template_holds_what_is_shown(tmp_path):
@@ -44,6 +64,19 @@ def test_a_language_is_complete(path):
     translated = json.loads(path.read_text(encoding="utf-8"))
     assert list(translated) == list(json.loads(TEMPLATE.read_text(encoding="utf-8")))
     assert all(text.strip() for text in translated.values())
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.name)
+def test_a_language_keeps_the_values_of_each_sentence(path):
+    for english, other in json.loads(path.read_text(encoding="utf-8")).items():
+        assert sorted(re.findall(r"\{\w+\}", other)) == sorted(re.findall(r"\{\w+\}", english)), english
+
+
+def test_the_hosts_language_is_read(tmp_path):
+    with running(A1111, tmp_path) as host:
+        assert of_language() == {}
+        host.page.words["hardly any change"] = "kaum eine Änderung"
+        assert of_language() == {"hardly any change": "kaum eine Änderung"}
 
 
 def test_the_menu_of_the_cards_shows_these():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ class Component:
     def _event(self, fn, inputs=None, outputs=None, *, _js=None, queue=None, show_progress=None):
         return types.SimpleNamespace(then=self._event)
 
-    change = input = click = blur = _event
+    change = input = click = blur = focus = _event
 
 
 class Titled(Component):
@@ -92,6 +93,7 @@ class Page:
         self.opts = Options()
         self.scripts_data: list[types.SimpleNamespace] = []
         self.alwayson: list[Script] = []
+        self.words: dict[str, str] = {}
         self.cmd_opts = types.SimpleNamespace(lora_dir=str(lora_dir))
 
     def modules(self) -> dict[str, types.ModuleType]:
@@ -105,12 +107,16 @@ class Page:
                 "modules.scripts", Script=Script, AlwaysVisible=object(), scripts_data=self.scripts_data
             ),
             "modules.shared": module("modules.shared", opts=self.opts, cmd_opts=self.cmd_opts, OptionInfo=OptionInfo),
+            "modules.localization": module("modules.localization", localization_js=self.localization_js),
             "modules.infotext_utils": module("modules.infotext_utils", PasteField=PasteField),
             "modules.ui_components": module("modules.ui_components", InputAccordion=Component, ToolButton=Component),
             "modules.ui_common": module(
                 "modules.ui_common", create_refresh_button=lambda component, method, args, elem_id: Component()
             ),
         }
+
+    def localization_js(self, name: str) -> str:
+        return f"window.localization = {json.dumps(self.words)}"
 
     def load(self, namespace: dict[str, Any]) -> None:
         """Take the scripts out of a file that was run."""

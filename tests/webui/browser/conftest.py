@@ -64,6 +64,7 @@ def page(context, webui) -> Page:
 def panel(page) -> Panel:
     panel = Panel(page, "txt2img")
     panel.toggle()
+    panel.unfold("more")
     return panel
 
 

@@ -38,14 +38,14 @@ class Page:
         self._callbacks = Callbacks(lambda error: logging.error("a callback failed", exc_info=error))
         self._pasting = Pasting(self._callbacks)
         self._model = (A1111 if dialect.IS_3 else Forge)(lora_dir)
-        scripts = Scripts()
+        scripts, of_page = Scripts(), self._model.page.modules()
         self._install(
             {
                 "modules": module("modules", __path__=[]),
                 "modules.extra_networks": self._model.extra_networks,
                 "modules.sd_models": module("modules.sd_models", model_data=self._model.model_data),
                 **components.modules(),
-                "modules.shared": self._model.page.modules()["modules.shared"],
+                **{name: of_page[name] for name in ("modules.shared", "modules.localization")},
                 **scripts.modules(),
                 "modules.script_callbacks": self._callbacks.module(),
                 **self._pasting.modules(),

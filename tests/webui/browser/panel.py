@@ -22,11 +22,17 @@ class Panel:
         self._result = page.locator(f"#{tab}_result textarea")
 
     def part(self, name: str) -> Locator:
-        return self.page.locator(f"#{self.tab}_nplora_{name}")
+        return self.page.locator(f"#{self.tab}_nplora_{name}").first  # Gradio 3 gives HTML its name twice.
 
     def toggle(self) -> None:
         """Open the accordion, which switches the panel on, or close it."""
         self.accordion.locator(".label-wrap").first.click()
+
+    def unfold(self, name: str) -> None:
+        """Open a fold of the panel, unless it is open."""
+        label = self.part(name).locator(".label-wrap").first
+        if "open" not in (label.get_attribute("class") or "").split():
+            label.click()
 
     def open_tab(self, name: str) -> None:
         self.page.locator("#tabs > .tab-nav > button").filter(has_text=name).click()

@@ -15,12 +15,16 @@ PARTS = (
     "style",
     "refresh",
     "swap",
-    *("content_weight", "content_by_block", "content_by_block_add"),
-    *("style_weight", "style_by_block", "style_by_block_add"),
-    *("method", "te", "about", "tag", "insert"),
+    *("method", "about", "content_weight", "style_weight", "tag", "insert"),
+    *("content_by_block", "content_by_block_add", "style_by_block", "style_by_block_add", "te"),
 )
+ORDER = ("content", "method", "about", "mu", "mu_recipe", "content_weight", "tag", "more", "inspect_fold", "save_fold")
+"""What a person does, from top to bottom."""
+SHORT_ENOUGH = 1200
+"""Pixels that the panel may be high on a phone, its folds closed."""
+
 METHODS = {
-    "np": ("mu_position", "mu", "hard", "mu_by_block", "mu_by_block_add", "k"),
+    "np": ("mu_position", "mu", "hard", "mu_recipe", "mu_by_block", "mu_by_block_add", "k"),
     "klora": ("alpha", "beta", "scope"),
 }
 """Some, with the parts that only they show."""
@@ -50,6 +54,7 @@ def themed(context, webui, theme, width) -> Panel:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_fits(themed, theme, width, webui, pictures, method):
+    themed.unfold("more")
     themed.add_block("content_by_block", "mid", "mid@1")
     if method == "np":
         themed.text("mu_by_block").fill("mid@2,out@hard")
@@ -76,6 +81,20 @@ def test_it_fits(themed, theme, width, webui, pictures, method):
         box = option.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
+
+
+def test_it_is_in_the_order_of_what_one_does_with_room_between(themed, theme, width, webui, pictures):
+    themed.accordion.screenshot(path=pictures / f"{webui.gradio}-{width}-{theme}-closed.png")
+    boxes = [themed.part(name).bounding_box() for name in ORDER]
+    for above, below in itertools.pairwise(boxes):
+        assert above["y"] + above["height"] + 3 < below["y"]
+    if width == 400:
+        assert themed.accordion.bounding_box()["height"] <= SHORT_ENOUGH
+
+
+def test_hard_stands_on_its_rows_line(themed):
+    number, hard = (themed.part(name).locator("input").bounding_box() for name in ("mu", "hard"))
+    assert number["y"] <= hard["y"] + hard["height"] / 2 <= number["y"] + number["height"]
 
 
 def test_the_theme_reaches_it(themed, theme):

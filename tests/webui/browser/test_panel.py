@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from lib_nplora.methods.table import methods, parameters
 from lib_nplora.methods.texts import format_number
@@ -20,6 +20,7 @@ def test_it_starts_closed_off_and_says_what_is_missing(page):
     expect(panel.tag).to_be_hidden()
     panel.toggle()
     expect(panel.switch).to_be_checked()
+    expect(panel.part("k")).to_be_hidden()
     expect(panel.tag).to_have_value(re.compile("choose a content LoRA and a style LoRA"))
     expect(panel.tag).not_to_be_editable()
 
@@ -106,22 +107,21 @@ def _offered(panel, *names):
     """Of the methods' settings, these are there to be filled in, and no others."""
     for name, parameter in parameters().items():
         parts = [name, *([f"{name}_by_block", f"{name}_by_block_add"] if parameter.by_block else [])]
-        for part in (*parts, *(["mu_position", "hard"] if name == "mu" else [])):
+        for part in (*parts, *(["mu_position", "hard", "mu_recipe"] if name == "mu" else [])):
             expect(panel.part(part)).to_be_visible(visible=name in names)
 
 
 def test_each_method_offers_what_it_reads(panel):
     panel.choose_pair()
     _offered(panel, *(one.name for one in methods()["np"].parameters))
-    about = panel.part("about").locator("textarea, input")
-    expect(about).to_have_value(methods()["np"].about)
-    expect(about).not_to_be_editable()
+    about = panel.part("about").locator("p")
+    expect(about).to_have_text(methods()["np"].about)
     for name in ("klora", "dare", "switch", "ties", "direct", "hard", "reverse"):
         method = methods()[name]
         panel.choose("method", name)
         mu = ":0.5" if method.parameter("mu") else ""
         expect(panel.tag).to_have_value(f"<nplora:dog:vangogh{mu}:method={name}>")
-        expect(about).to_have_value(method.about)
+        expect(about).to_have_text(method.about)
         _offered(panel, *(one.name for one in method.parameters))
 
 
@@ -176,12 +176,12 @@ def test_the_chooser_writes_a_block_into_its_line_once(panel):
     panel.choose_pair()
     panel.add_block("mu_by_block", "mid", "mid@0.5")
     panel.type_into("mu", "2")
-    panel.add_block("mu_by_block", "out1", "mid@0.5,out1@2")
-    panel.add_block("mu_by_block", "mid", "mid@0.5,out1@2")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2,mid@0.5,out1@2>")
+    panel.add_block("mu_by_block", "in4", "mid@0.5,in4@2")
+    panel.add_block("mu_by_block", "mid", "mid@0.5,in4@2")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2,in4@2,mid@0.5>")
     panel.type_into("style_weight", "0.8")
     panel.add_block("style_by_block", "in", "in@0.8")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2,mid@0.5,out1@2:s=0.8,in@0.8>")
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2,in4@2,mid@0.5:s=0.8,in@0.8>")
 
 
 def test_a_line_by_block_is_typed_too(panel):
@@ -234,3 +234,64 @@ def test_changes_in_quick_succession_all_arrive(panel):
     panel.press("swap")
     box.click()
     expect(panel.tag).to_have_value("<nplora:vangogh:dog:0.5>")
+
+
+def test_an_answer_that_comes_late_does_not_stay(panel):
+    """The answer for `mid@2` alone is held back until the panel asks for something else."""
+    panel.choose_pair()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        asked = (route.request.post_data_json or {}).get("data", [])
+        if not held and "mid@2" in asked:
+            held.append(route)
+        else:
+            route.continue_()
+
+    panel.page.route("**/run/predict*", hold)
+    panel.text("mu_by_block").fill("mid@2")
+    for _ in range(100):
+        if held:
+            break
+        panel.page.wait_for_timeout(100)
+    number, *_ = held[0].request.post_data_json["data"]
+    assert re.fullmatch(r"\d+", number)
+    panel.tick("hard", True)
+    panel.page.wait_for_timeout(500)
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5>")
+    held[0].continue_()
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard,mid@2>")
+    panel.page.wait_for_timeout(1000)
+    expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard,mid@2>")
+
+
+def test_the_tag_line_says_what_it_waits_for_and_insert_waits_too(page):
+    panel = Panel(page, "txt2img")
+    panel.toggle()
+    insert = panel.part("insert")
+    expect(panel.tag).to_have_value("No tag yet: choose a content LoRA and a style LoRA")
+    expect(insert).to_be_disabled()
+    panel.choose("content", "dog")
+    expect(panel.tag).to_have_value("No tag yet: choose a style LoRA")
+    expect(insert).to_be_disabled()
+    panel.choose("style", "vangogh")
+    expect(insert).to_be_enabled()
+    panel.choose("style", "dog")
+    expect(panel.tag).to_have_value("No tag yet: content and style are the same LoRA")
+    expect(insert).to_be_disabled()
+
+
+def test_the_chooser_lists_the_blocks_of_the_loaded_model(panel):
+    assert panel.offered("mu_by_block_add") == {"te", "in", "mid", "te1", "in1", "in4"}
+
+
+def test_a_verdict_appears_by_itself_and_follows_mu(panel):
+    verdict = panel.part("verdict").locator("p")
+    expect(verdict).to_have_count(0)
+    panel.choose_pair()
+    expect(verdict).to_have_text(re.compile("^The two share .* mu = 0.5 removes"))
+    panel.type_into("mu", "2")
+    expect(verdict).to_have_text(re.compile("mu = 2 removes"))
+    panel.choose("style", "dog")
+    expect(panel.tag).to_have_value(re.compile("the same LoRA"))
+    expect(verdict).to_have_count(0)

@@ -92,7 +92,7 @@ def test_the_methods_settings_come_back(panel, webui):
 def test_a_pasted_method_that_is_not_there_is_named(panel):
     panel.paste("a cat <nplora:dog:vangogh:2:method=klorra>\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512")
     expect(panel.tag).to_have_value(re.compile("no method 'klorra'. Did you mean 'klora'?"))
-    expect(panel.part("about").locator("input, textarea")).to_have_value("there is no such method")
+    expect(panel.part("about").locator("p")).to_have_text("there is no such method")
 
 
 def test_a_typed_tag_stays_in_the_prompt_with_the_panel_off(page):

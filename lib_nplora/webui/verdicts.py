@@ -1,0 +1,84 @@
+"""What is known of pairs without being asked for: inspections that were made, or that take no time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from time import monotonic
+
+from ..errors import FileError
+from ..findings.said import Said
+from ..findings.sentences import verdict
+from ..findings.strength import at_strength, without_strength
+from ..jobs.pair import FileFusion, FilePair, inspect_files
+from ..request.tag import format_tag
+
+SECONDS = 1.0
+"""How long an inspection may take that nobody asked for."""
+
+MOST_BYTES = 400 << 20
+"""How large its two files may be together: more are not read within that time."""
+
+MOST_PAIRS = 16
+
+Key = tuple[object, ...]
+
+_kept: OrderedDict[Key, FileFusion | None] = OrderedDict()
+"""Pair -> what was found; None if it took too long."""
+
+_lock = threading.Lock()
+
+
+class _TooSlowError(Exception):
+    """The time is up."""
+
+
+def keep(pair: FilePair, fusion: FileFusion) -> None:
+    """Know this pair from now on, whatever its mu."""
+    _remember(_key(pair), fusion)
+
+
+def quick(pair: FilePair) -> Said | None:
+    """The verdict on a pair, if it is known or can be told in a moment; else None.
+
+    Raises FileError, MismatchError, RequestError.
+    """
+    key = _key(pair)
+    if key not in _kept:
+        _remember(key, _inspected(pair))
+    fusion = _kept.get(key)
+    return verdict(at_strength(fusion, pair.request), pair.request) if fusion else None
+
+
+def _inspected(pair: FilePair) -> FileFusion | None:
+    end = monotonic() + SECONDS
+
+    def hurry(done: int, total: int) -> None:
+        if monotonic() > end:
+            raise _TooSlowError
+
+    if sum(path.stat().st_size for path in (pair.content, pair.style)) > MOST_BYTES:
+        return None
+    try:
+        return inspect_files(replace(pair, request=without_strength(pair.request)), hurry)
+    except _TooSlowError:
+        return None
+
+
+def _remember(key: Key, fusion: FileFusion | None) -> None:
+    with _lock:
+        _kept[key] = fusion
+        _kept.move_to_end(key)
+        while len(_kept) > MOST_PAIRS:
+            _kept.popitem(last=False)
+
+
+def _key(pair: FilePair) -> Key:
+    """All that what is measured hangs on. Raises FileError."""
+    try:
+        stamps = [(os.fspath(path), path.stat().st_mtime_ns) for path in (pair.content, pair.style)]
+    except OSError as error:
+        raise FileError(f"'{error.filename}' cannot be read: {error.strerror}") from error
+    return (*stamps, pair.base, format_tag(without_strength(pair.request)))

@@ -1,0 +1,68 @@
+"""What the panel's buttons do, watched by Gradio's bar and told in sentences."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from ..errors import HostError, NploraError
+from ..hosts.protocol import Host
+from ..jobs.job import Progress
+from ..jobs.pair import FileFusion
+from ..request.request import FusionRequest
+from . import running
+from .fields import PanelState, fields
+from .rest_errors import shown
+
+logger = logging.getLogger("nplora")
+
+PROGRESS = gr.Progress()
+"""What Gradio puts the bar of the event at hand in the place of."""
+
+T = TypeVar("T")
+
+
+def request_of(args: Sequence[Any]) -> FusionRequest:
+    """What the panel asks for, by what an event hands over. Raises RequestError."""
+    return PanelState.from_args(args[: len(fields())]).request()
+
+
+def others(args: Sequence[Any]) -> Sequence[Any]:
+    """What an event hands over beside the panel's values."""
+    return args[len(fields()) :]
+
+
+def known_host() -> Host:
+    """Raises HostError."""
+    host = running.host()
+    if host is None:
+        raise HostError("NP-LoRA does not know this WebUI, or its Lora extension is not enabled: see the console")
+    return host
+
+
+def shown_on(bar: Any) -> Progress:
+    """Moves Gradio's bar."""
+
+    def show(done: int, total: int) -> None:
+        if done % 10 == 0:
+            bar((done, total), unit="layers")
+
+    return show
+
+
+def remarks(fusion: FileFusion) -> Sequence[str]:
+    return [remark.told("WebUI") for remark in fusion.remarks]
+
+
+def told(work: Callable[[], T], refused: Callable[[str], T]) -> T:
+    """What came of it, or the sentence that says why nothing did."""
+    try:
+        return work()
+    except NploraError as error:
+        return refused(shown(" ".join(error.told("WebUI").split())))
+    except Exception as error:
+        logger.exception("the panel failed")
+        return refused(f"this should not happen: {type(error).__name__} (details are in the console)")
