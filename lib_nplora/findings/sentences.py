@@ -17,7 +17,7 @@ from ..methods.balance import BALANCE
 from ..methods.table import usual
 from ..methods.texts import format_number
 from ..request.request import FusionRequest
-from .said import Said, say
+from .said import Said, Value, say
 
 SAME_START = 0.2
 """Likeness of the two LoRAs' `down` factors that only a common start gives: unrelated ones stay within some 0.06."""
@@ -154,7 +154,7 @@ def verdict(fusion: FileFusion, request: FusionRequest) -> Said:
         return say(PLAIN_MERGE if fusion.merges_plainly else NOTHING_MEETS)
     if not total.norm_ratio:
         return say("One of the two changes nothing in the layers that both have, so this is a plain merge.")
-    values = {"share": percent(total.overlap), "times": _times(total), "mu": _mu(request)}
+    values: dict[str, Value] = {"share": percent(total.overlap), "times": _times(total), "mu": _mu(request)}
     if projects(request):
         change = next(words for most, words in _CHANGES if total.removed <= most)
         return say(
@@ -263,7 +263,7 @@ def _strength(fusion: FileFusion, request: FusionRequest) -> Said | None:
     if len(scaled) > 1 and max(scaled.values()) > 1.05 * scaled[most]:
         told = say("{average}; most in {block} ({weight})", average=told, block=str(most), weight=f"{scaled[most]:.2g}")
     if asked != "off":
-        by = {"balance": asked, "told": told}
+        by: dict[str, Value] = {"balance": asked, "told": told}
         return (
             say("balance={balance}: the style is scaled to {told}.", **by)
             if side
@@ -277,7 +277,7 @@ def _strength(fusion: FileFusion, request: FusionRequest) -> Said | None:
         remedy = say("lower its weight if the content is lost")
     else:
         remedy = say("lower its weight if the style is lost")
-    values = {"times": f"{times:.2g}", "remedy": remedy}
+    values: dict[str, Value] = {"times": f"{times:.2g}", "remedy": remedy}
     return (
         say("The style is {times} x as strong as the content: {remedy}.", **values)
         if side

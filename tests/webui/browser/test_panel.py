@@ -282,7 +282,11 @@ def test_the_tag_line_says_what_it_waits_for_and_insert_waits_too(page):
 
 
 def test_the_chooser_lists_the_blocks_of_the_loaded_model(panel):
-    assert panel.offered("mu_by_block_add") == {"te", "in", "mid", "te1", "in1", "in4"}
+    for _ in range(40):
+        if (found := panel.offered("mu_by_block_add")) == {"te", "in", "mid", "te1", "in1", "in4"}:
+            return
+        panel.page.wait_for_timeout(100)
+    raise AssertionError(f"offered are {found}")
 
 
 def test_a_verdict_appears_by_itself_and_follows_mu(panel):
