@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gradio as gr
 
 from ..layers.block import LABELS, Block
 from . import running
-from .parts import AT_ONCE, SHORT, Parts
+from .parts import AT_ONCE, HIDDEN, SHORT, Parts
 
 NUMBERED = {"in": range(12), "out": range(12), "double": range(19), "single": range(38), "te": range(1, 4)}
 """The numbers that the models have for which most LoRAs are."""
 
 USUAL = [*map(Block, LABELS), *(Block(label, number) for label, numbers in NUMBERED.items() for number in numbers)]
+
+
+KNOWN = "blocks_known"
+SEPARATOR = " "
 
 
 def names(line: str) -> list[str]:
@@ -74,8 +78,29 @@ def join(parts: Parts, line: str, strength: Any, own: str) -> None:
     """
     text, chooser = (parts[name] for name in names(line))
     js = f"(block, line, strength) => nploraAddBlock(block, line, strength, {json.dumps(own)})"
-    chooser.focus(lambda: gr.update(choices=offered()), inputs=[], outputs=[chooser], **AT_ONCE)
     chooser.input(None, _js=js, inputs=[chooser, text, strength], outputs=[text, chooser])
+
+
+def make_known(parts: Parts) -> None:
+    """A hidden box that holds what the choosers list, as a text."""
+    parts.add(gr.Textbox, KNOWN, value=SEPARATOR.join(choices(USUAL)), label=KNOWN, **HIDDEN)
+
+
+def follow_model(parts: Parts, lines: Sequence[str]) -> None:
+    """Let the choosers of all lines list the loaded model's blocks, once one of them is entered.
+
+    They are not touched while they do so already: Gradio 4 empties a list that is typed in when its choices are set.
+    """
+    choosers = [parts[_chooser(line)] for line in lines]
+
+    def follow(known: str) -> list[Any]:
+        found = offered()
+        text = SEPARATOR.join(found)
+        changed = {} if text == known else {"choices": found}
+        return [text, *(gr.update(**changed) for _ in choosers)]
+
+    for chooser in choosers:
+        chooser.focus(follow, inputs=[parts[KNOWN]], outputs=[parts[KNOWN], *choosers], **AT_ONCE)
 
 
 def _chooser(line: str) -> str:

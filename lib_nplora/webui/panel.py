@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
-from . import inspect_fold, method_parts, pair_parts, save_fold, tag_line, verdict_line
+from . import by_block_line, inspect_fold, method_parts, pair_parts, save_fold, tag_line, verdict_line
 from .fields import PanelState
 from .parts import Parts
 
@@ -28,11 +28,13 @@ def build(tab: str, start: PanelState) -> dict[str, Any]:
         with gr.Accordion("More", open=False, **parts.at("more")):
             method_parts.make_more(parts)
             pair_parts.make_lines(parts)
+            by_block_line.make_known(parts)
         inspect_fold.make(parts)
         save_fold.make(parts)
         pair_parts.make_taken(parts)
     for part in (tag_line, verdict_line, method_parts, pair_parts, inspect_fold, save_fold):
         part.join(parts)
+    by_block_line.follow_model(parts, [name for name in parts.held if name.endswith("_by_block")])
     # Their start is a setting of ours, or none: the host shall not keep the first one that it sees as its own default.
     kept = {"enabled", *pair_parts.of_both_roles(), "te", "refresh", "swap", "insert", "role_set", "inspect", "save"}
     for name in parts.made.keys() - kept:

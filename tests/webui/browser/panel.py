@@ -97,6 +97,8 @@ class Panel:
 
     def add_block(self, line: str, block: str, after: str) -> None:
         """Choose a block for a line, which then is `after`."""
+        self.entry(f"{line}_add").focus()
+        self.page.wait_for_timeout(1000)  # Until it lists the loaded model's.
         self.options(f"{line}_add", block).filter(has_text=re.compile(rf"^\W*{block}\W*$")).first.click()
         expect(self.text(line)).to_have_value(after)
         expect(self.entry(f"{line}_add")).to_have_value("")
