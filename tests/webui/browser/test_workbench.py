@@ -78,7 +78,7 @@ def test_plots_stand_one_below_the_other_on_a_phone_in_the_pages_colours(context
     images = panel.part("picture").locator("img")
     expect(images).to_have_count(3, timeout=PATIENCE)
     boxes = [image.bounding_box() for image in images.all()]
-    assert all(box["width"] > 0.7 * 400 and box["x"] + box["width"] <= 400 for box in boxes)
+    assert all(box["width"] > 0.6 * 400 and box["x"] + box["width"] <= 400 for box in boxes)
     assert all(above["y"] + above["height"] <= below["y"] for above, below in pairwise(boxes))
     brightest = images.first.evaluate(INK)
     assert (brightest > 128) == (theme == "dark")
