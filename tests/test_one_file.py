@@ -180,7 +180,7 @@ def test_a_method_works_in_a_webui(method, tmp_path):
         assert list(fields())[-3:] == ["depth", "depth_by_block", "curve"]
         (script,) = host.page.alwayson
         labels = [field.label for field, _ in script.infotext_fields]
-        assert labels[-3:] == ["depth", "by block", "curve"]
+        assert labels[-3:] == ["depth", "depth by block", "curve"]
         panel = [{"content": "dog", "style": "vangogh", "method": "duck", "depth": 2, "curve": "steep"}]
         assert host.generate("a cat", panel=panel).infotext.startswith(f"a cat {tag}\n")
         by_position = [*fields().values()]

@@ -15,8 +15,7 @@ from tests import loras
 
 
 @pytest.fixture
-def pair(tmp_path, monkeypatch):
-    monkeypatch.setattr(verdicts, "_kept", type(verdicts._kept)())
+def pair(tmp_path):
     for name, seed in (("c", 1), ("s", 2)):
         loras.write(tmp_path / f"{name}.safetensors", loras.random_lora(loras.SD1, 4, seed))
     request = FusionRequest.of((Source("c"),), (Source("s"),), mu=2.0)
