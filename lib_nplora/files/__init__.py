@@ -6,13 +6,14 @@ from .models import SPELLINGS, Family, Spelling, carried, header_label, to_write
 from .pairs import ReadPair, read_pair
 from .reader import LoraFile, read_lora
 from .sizing import EXACT, HIGHEST_RANK, Loss, Sizing, parse_size
-from .writer import DTYPES, write_lora
+from .writer import DTYPES, WHOSE, write_lora
 
 __all__ = [
     "DTYPES",
     "EXACT",
     "HIGHEST_RANK",
     "SPELLINGS",
+    "WHOSE",
     "Base",
     "Family",
     "LoraFile",

@@ -10,7 +10,19 @@ from tempfile import TemporaryFile
 
 from .. import __version__
 from ..errors import FileError, Remedy, RequestError
-from ..files import LoraFile, ReadPair, Sizing, Spelling, carried, read_pair, to_write, write_lora
+from ..files import (
+    WHOSE,
+    Family,
+    LoraFile,
+    ReadPair,
+    Sizing,
+    Spelling,
+    carried,
+    header_label,
+    read_pair,
+    to_write,
+    write_lora,
+)
 from ..fusion.interference import Interference
 from ..fusion.outcome import Summary
 from ..fusion.walk import FusedLayer
@@ -141,6 +153,8 @@ def fuse_files(
     )
     summary = read.job.summary(fused)
     remarks = read.job.remarks(summary, None, removal_told=True)
+    if spelled is None and (remark := _remark_of_readers(family, saving.spelled)):
+        remarks.append(remark)
     if saving.spelled == "diffusers" and not to_write([str(key.name) for key in summary.layers], family).keeps_words:
         remarks.append(ONLY_DIFFUSERS)
     return FileFusion(summary, tuple(remarks), read.job.merges_plainly(summary), sizing)
@@ -208,7 +222,7 @@ class _Read:
         if base and any(lora.weights.digest != lora.sha256 for lora in both):
             model = {"nplora_base": json.dumps({"name": Path(base.name).stem, "sha256": base.digest})}
         return {
-            **(carried(*(lora.metadata for lora in both)) if files.family is None or files.family.is_apart else {}),
+            **(carried(*map(_told, both)) if files.family is None or files.family.is_apart else {}),
             "nplora_version": __version__,
             "nplora_contents": described(files.content, request.contents[0]),
             "nplora_styles": described(files.style, request.styles[0]),
@@ -252,8 +266,32 @@ def check_new(output: Path, ending: str, overwrite: bool, read: Iterable[Path | 
 
 def _loaded(lora: LoraFile) -> LoadedLora:
     family = lora.family.label if lora.family else None
-    remarks = tuple(_remarks_of_scale(lora))
+    remarks = (*_remarks_of_header(lora), *_remarks_of_scale(lora))
     return LoadedLora(lora.weights, lora.path.name, lora.path.name, lora.sha256, lora.metadata, family, remarks)
+
+
+def _told(lora: LoraFile) -> Mapping[str, str]:
+    """The header, unless it names a model that the layers are not of."""
+    return {} if any(_remarks_of_header(lora)) else lora.metadata
+
+
+def _remarks_of_header(lora: LoraFile) -> Iterator[Remark]:
+    """Where the header names another model than the layers show."""
+    named, family = header_label(lora.metadata), lora.family
+    if named and family and named != family.label:
+        yield Remark(
+            f"the header of '{lora.path.name}' names {named}, but its layers are those of {family.label}, as which it "
+            "is read"
+        )
+
+
+def _remark_of_readers(family: Family | None, spelling: Spelling | None) -> Remark | None:
+    """What hosts read a spelling that not all of them do."""
+    if family is None:
+        return None
+    spelling = spelling or family.usual_spelling
+    readers = family.readers.get(spelling)
+    return Remark(f"in {WHOSE[spelling]} spelling LoRAs for {family.label} are read by {readers}") if readers else None
 
 
 def _remarks_of_scale(lora: LoraFile) -> Iterator[Remark]:

@@ -84,6 +84,8 @@ LAYERS: dict[str, Sizes] = {
         **_of("double_blocks.1.", {name.replace("attn.", "attn_"): size for name, size in _FLUX_ATTENTION.items()}),
         **_of("double_blocks.1.", {"img_mlp.fc1": (4, 1), "txt_mlp.fc2": (1, 4), "img_mod.linear": (6, 1)}),
         **_of("single_blocks.39.", {"linear1": (7, 1), "linear2": (1, 5), "modulation.linear": (3, 1)}),
+        **_of("txt_in.individual_token_refiner.blocks.1.", {"self_attn_qkv": (3, 1), "adaLN_modulation.1": (2, 1)}),
+        **_of("", {"time_in.mlp.0": (1, 2), "txt_in.c_embedder.linear_2": (1, 1), "final_layer.linear": (2, 1)}),
     },
 }
 """Family -> some of its layers, as its first authors call them, with rows and columns."""

@@ -33,5 +33,5 @@ FAMILY = family(
     Table({**within("blocks", "transformer_blocks", _BLOCK), **_ENDS}),
     blocks=(Block("te", 1), Block("in"), *(Block("single", number) for number in range(28)), Block("out")),
     own=lambda evidence: evidence.has(_OWN),
-    usual="kohya",
+    readers={"kohya": "Forge Neo and ComfyUI, not by diffusers", "diffusers": "diffusers alone"},
 )

@@ -61,4 +61,8 @@ FAMILY = family(
     own=lambda evidence: evidence.has("distilled_guidance_layer"),
     excluded=_is_another,
     usual="kohya",
+    readers={
+        "comfyui": "Forge, Forge Neo and ComfyUI, not by diffusers",
+        "diffusers": "diffusers, and by Forge Neo but for the distilled guidance layer",
+    },
 )

@@ -21,5 +21,5 @@ FAMILY = family(
     Table({name: name for name in _NAMES}),
     blocks=(Block("in"), *(Block("single", number) for number in range(36)), Block("out")),
     own=lambda evidence: evidence.has(r"unet_layers_\d+_(?:self_attention_to_|mlp_(?:gate_proj|up_proj|linear_fc2)$)"),
-    usual="diffusers",
+    readers={"kohya": "Forge Neo and ComfyUI, not by diffusers"},
 )

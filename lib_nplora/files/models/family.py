@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ...layers.block import Block
@@ -51,6 +51,8 @@ class Family:
         Canonical name -> the kernel of a layer that is a convolution, () for others.
     slice_count
         Canonical name -> how many slices files may hold the layer in, 0 for none.
+    readers
+        Spelling -> who reads it, where not all hosts do that have the model.
     is_apart
         Whether its canonical names mean something else in other families, so that they count only in files that are
         known to be for it.
@@ -68,6 +70,7 @@ class Family:
     has: Callable[[str], bool] = lambda layer: False
     kernel: Callable[[str], tuple[int, ...]] = lambda layer: ()
     slice_count: Callable[[str], int] = lambda layer: 0
+    readers: Mapping[Spelling, str] = field(default_factory=dict)
     is_apart: bool = False
     keeps_words: bool = True
 

@@ -75,4 +75,5 @@ FAMILY = family(
     ),
     own=_shows,
     excluded=_is_another,
+    readers={"diffusers": "diffusers, and by Forge Neo but for time and modulation"},
 )

@@ -85,4 +85,5 @@ FAMILY = family(
     ),
     own=lambda evidence: evidence.has(_OWN),
     excluded=lambda evidence: evidence.contradicts(r"single_blocks_\d+_linear1$", 7),
+    readers={"kohya": "no host that is known here", "diffusers": "diffusers alone"},
 )

@@ -37,4 +37,5 @@ FAMILY = family(
     ),
     blocks=(Block("in"), *(Block("single", number) for number in range(28)), Block("out")),
     own=lambda evidence: evidence.has(_OWN),
+    readers={"kohya": "Forge Neo and ComfyUI, not by diffusers"},
 )

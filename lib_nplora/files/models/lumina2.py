@@ -47,4 +47,5 @@ FAMILY = family(
     blocks=(Block("in"), *(Block("single", number) for number in range(26)), Block("out")),
     own=_shows,
     excluded=_is_another,
+    readers={"kohya": "Forge Neo and ComfyUI, not by diffusers", "diffusers": "diffusers alone"},
 )

@@ -188,6 +188,7 @@ def family(
     own: Callable[[Evidence], bool],
     excluded: Callable[[Evidence], bool] = lambda evidence: False,
     usual: Spelling = "comfyui",
+    readers: Mapping[Spelling, str] | None = None,
 ) -> Family:
     """A family whose layers are in such a table.
 
@@ -196,7 +197,9 @@ def family(
     excluded
         Whether a file cannot be of this family, whatever its names.
     usual
-        The spelling in which most of its files are.
+        The spelling that most hosts read.
+    readers
+        See Family.
     """
 
     def claims(evidence: Evidence) -> float:
@@ -222,6 +225,7 @@ def family(
         claims=claims,
         entries={usual: spellings[usual], **spellings},
         slice_count=table.slice_count,
+        readers=readers or {},
         is_apart=True,
     )
 

@@ -32,4 +32,5 @@ FAMILY = family(
     Table({**within("blocks", "blocks", _BLOCK), **_ENDS}),
     blocks=(Block("in"), *(Block("single", number) for number in range(40)), Block("out")),
     own=lambda evidence: evidence.has(_OWN),
+    readers={"diffusers": "diffusers alone"},
 )

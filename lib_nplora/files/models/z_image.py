@@ -44,4 +44,5 @@ FAMILY = family(
     own=_shows,
     excluded=lambda evidence: any(evidence.contradicts(*size) for size in _SIZES[:1]),
     usual="diffusers",
+    readers={"comfyui": "Forge Neo and ComfyUI, not by diffusers"},
 )

@@ -1,4 +1,4 @@
-"""Newer models as diffusers has them, of the real width but without values and of two blocks, and its loaders of LoRA."""
+"""Newer models as diffusers has them, of the real width but of two blocks and without values, and its loaders."""
 
 from __future__ import annotations
 
@@ -60,5 +60,6 @@ class Loader:
             if name.endswith(".lora_A.weight"):
                 module = name.removesuffix(".lora_A.weight")
                 found[module.removeprefix("transformer.")] = converted[f"{module}.lora_B.weight"], down
-        assert 2 * len(found) == len(converted)
+        if 2 * len(found) != len(converted):
+            raise ValueError("some tensors are no factors of PEFT's")
         return found

@@ -96,6 +96,24 @@ def test_two_spellings_meet_and_any_is_written(tmp_path: Path, family: str, spel
     )
 
 
+@pytest.mark.parametrize(
+    ("family", "spelling", "readers"),
+    [(one.label, spelling, readers) for one in families() for spelling, readers in one.readers.items()],
+)
+def test_who_reads_a_spelling_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str, spelling: str, readers: str
+) -> None:
+    """Of a spelling that was chosen; not of the usual one, which all read, nor of one that both files have."""
+    newer.write(tmp_path / "content.safetensors", newer.comfyui(newer.random_lora(family, 2, 1)))
+    newer.write(tmp_path / "style.safetensors", newer.kohya(newer.random_lora(family, 3, 2)))
+    fused(tmp_path, "--spelling", spelling)
+    assert f"spelling LoRAs for {family} are read by {readers}" in capsys.readouterr().err
+    fused(tmp_path)
+    newer.write(tmp_path / "style.safetensors", newer.comfyui(newer.random_lora(family, 3, 2)))
+    fused(tmp_path)
+    assert "are read by" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("family", CONVERTERS)
 def test_diffusers_reads_what_is_written(tmp_path: Path, family: str) -> None:
     """By the names of the first authors, with its converter; by its own names, the same layers and values."""
