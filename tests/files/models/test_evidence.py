@@ -46,7 +46,7 @@ def test_one_layer_alone_is_never_taken_for_another_models(tmp_path: Path, famil
     assert len(read.content.weights.deltas) == 1
 
 
-@pytest.mark.parametrize(("named", "family"), itertools.permutations(newer.LAYERS, 2))
+@pytest.mark.parametrize(("named", "family"), list(itertools.permutations(newer.LAYERS, 2)))
 def test_layers_that_show_a_model_count_more_than_a_header(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str, family: str
 ) -> None:
