@@ -110,6 +110,8 @@ def _check_tensors(file: TensorFile, slot: Slot, tensors: Mapping[str, str]) -> 
         if role in SCALARS:
             if math.prod(shape) != 1:
                 raise refusal(file, slot, f"{role} that is not one number")
+        elif len(shape) == 5:
+            raise strange(file, f"holds {described(file, [name])} of a convolution over time, which cannot be fused")
         elif not 0 < len(shape) <= 4:
             raise refusal(file, slot, f"{role} of {len(shape)} dimensions")
         elif 0 in shape and not role.startswith("sparse_"):

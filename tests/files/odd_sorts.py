@@ -146,6 +146,11 @@ def refused() -> dict[str, tuple[Tensors, str]]:
             {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down},
             rf"holds layer {layer} \(down \(2, 8\)\), which is in no UNet, transformer or text encoder of SD 1",
         )
+    video = {f"{QUERY}.lora_up.weight": normal(8, 2, 1, 1, 1), f"{QUERY}.lora_down.weight": normal(2, 8, 1, 2, 2)}
+    found["a convolution over time"] = (
+        video,
+        r"holds \S+ \([28], [28], 1, [12], [12]\) of a convolution over time, which cannot be fused",
+    )
     found["a lora with a tensor of its own"] = (
         {**whole(), f"{QUERY}.lora_gate": normal(3)},
         rf"holds {QUERY}\.lora_gate \(3,\), which is no part of a LoRA of a known kind",

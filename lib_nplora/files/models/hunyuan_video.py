@@ -49,16 +49,6 @@ _ENDS = {
     "final_layer.linear": "proj_out",
     "final_layer.adaLN_modulation.1": "norm_out.linear",
 }
-_OF_COMFYUI = {
-    **{f"double_blocks.{{}}.{of}_mlp.{layer}": f"double_blocks.{{}}.{of}_mlp.fc{number}"
-       for of in ("img", "txt") for layer, number in ((0, 1), (2, 2))},
-    **{f"double_blocks.{{}}.{of}_mod.lin": f"double_blocks.{{}}.{of}_mod.linear" for of in ("img", "txt")},
-    "single_blocks.{}.modulation.lin": "single_blocks.{}.modulation.linear",
-    **{f"{of}_in.{end}_layer": f"{of}_in.mlp.{layer}"
-       for of in ("time", "guidance") for end, layer in (("in", 0), ("out", 2))},
-}  # fmt: skip
-"""ComfyUI's own names of layers, where they differ by more than a dot -> the first authors'."""
-
 _OWN = (
     r"(?:img|txt)_(?:mlp_fc[12]|mod_linear)$|single_blocks_\d+_modulation_linear$|individual_token_refiner"
     r"|unet_context_embedder_(?:token_refiner|proj_in|time_text_embed)|unet_(?:time|guidance)_in_mlp_[02]$"
@@ -75,7 +65,6 @@ FAMILY = family(
             **_ENDS,
         },
         swapped=frozenset({"final_layer.adaLN_modulation.1"}),
-        others=_OF_COMFYUI,
         heights={"single_blocks.{}.linear1": (Fraction(1), Fraction(1), Fraction(1), Fraction(4))},
     ),
     blocks=(

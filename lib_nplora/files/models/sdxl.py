@@ -26,7 +26,7 @@ def _claims(evidence: Evidence) -> float:
     unet = [name for name in widths if name.startswith(PREFIX)]
     has_blocks = any(re.match(r"lora_unet_(down_blocks|mid_block|up_blocks)_", name) for name in unet)
     has_second_encoder = any(name.startswith("lora_te2_") for name in widths)
-    return 0.5 * (has_second_encoder and (has_blocks or not unet))
+    return float(has_second_encoder and (has_blocks or not unet))
 
 
 FAMILY: Family = replace(_SDXL, claims=_claims)

@@ -101,7 +101,7 @@ NUMBERED = {
     "Krea 2": "in single0-27 out",
     "Anima": "te1 in single0-27 out",
     "ERNIE-Image": "in single0-35 out",
-    "HunyuanVideo": "double0-19 single0-39",
+    "HunyuanVideo": "in double0-19 single0-39 out",
 }
 """Family -> its blocks in the order of the model."""
 

@@ -168,7 +168,8 @@ def test_slices_are_joined_and_rows_of_others_left_alone(tmp_path: Path) -> None
     up, down = torch.randn(newer.H, 2), torch.randn(2, newer.H)
     parts = {f"transformer.layers.1.attention.to_{name}": up * (i + 1) for i, name in enumerate("qv")}
     for name in ("content", "style"):
-        state = {f"{layer}.lora_B.weight": rows for layer, rows in parts.items()}
+        factor = 0.5 if name == "content" else 1.5
+        state = {f"{layer}.lora_B.weight": factor * rows for layer, rows in parts.items()}
         state |= {f"{layer}.lora_A.weight": down for layer in parts}
         newer.write(tmp_path / f"{name}.safetensors", state, newer.HEADERS["Z-Image"])
     out = load_file(fused(tmp_path, "--spelling", "comfyui"))
