@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .bad_rows import CONV, QUERY, Row, lora, normal, packed, raw, whole
+from .bad_rows import CONV, QUERY, Row, Tensors, lora, normal, packed, raw, whole
 
 
 def rows() -> Iterator[Row]:
@@ -41,11 +41,11 @@ def _strangers() -> Iterator[Row]:
         yield Row(what, packed({name: normal(8, 8) for name in names}))
     for what, layer in {
         "a lora for a language model": "base_model.model.model.layers.0.self_attn.q_proj",
-        "a lora for a video model": "diffusion_model.blocks.0.self_attn.q",
         "a lora for no model": "nothing.that.is.known",
         "a lora for a vae": "vae.decoder.mid_block.attentions.0.to_q",
     }.items():
-        yield Row(what, packed({f"{layer}.lora_A.weight": normal(2, 8), f"{layer}.lora_B.weight": normal(8, 2)}))
+        yield Row(what, packed(_pair(layer)))
+    yield Row("a lora for a video model", packed(_pair("diffusion_model.blocks.0.self_attn.q")), reads=True)
     yield Row(
         "a lora with a tensor of a checkpoint", packed({**whole(), "model.diffusion_model.out.2.weight": normal(8, 8)})
     )
@@ -61,6 +61,10 @@ def _strangers() -> Iterator[Row]:
         packed({f"{CONV}x.{key[len(CONV) + 1 :]}": value for key, value in lora(CONV).items()}),
         fine=True,
     )
+
+
+def _pair(layer: str) -> Tensors:
+    return {f"{layer}.lora_A.weight": normal(2, 8), f"{layer}.lora_B.weight": normal(8, 2)}
 
 
 HOSTILE = {

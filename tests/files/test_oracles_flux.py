@@ -110,7 +110,25 @@ def test_diffusers_transformer_gives_what_the_formula_gives(
         sides[role] = by_slice(model, original, lora, fused)
     out = tmp_path / "fused.safetensors"
     pair = [str(tmp_path / f"{role}.safetensors") for role in sides]
-    assert main(["fuse", *pair, "-o", str(out), "--dtype", "fp32", "--mu", "1.5", "--content-weight", "0.8"]) == 0
+    assert (
+        main(
+            [
+                "fuse",
+                *pair,
+                "-o",
+                str(out),
+                "--dtype",
+                "fp32",
+                "--mu",
+                "1.5",
+                "--content-weight",
+                "0.8",
+                "--spelling",
+                "diffusers",
+            ]
+        )
+        == 0
+    )
     pipe.load_lora_weights(out)
 
     merged = copy.deepcopy(original)

@@ -256,7 +256,7 @@ def test_diffusers_is_told_each_rank(tmp_path: Path) -> None:
     assert settings["transformer.rank_pattern"] == settings["transformer.alpha_pattern"] == own
     assert settings["text_encoder.rank_pattern"] == {}
     assert "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight" in names
-    assert "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_A.weight" in names
+    assert "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_down.weight" in names
     deltas = read_lora(tmp_path / "x.safetensors").weights.deltas
     torch.testing.assert_close(deltas[TEXT].dense(), delta(2).dense(), atol=1e-5, rtol=1e-5)
 
