@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from .browser import machine
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
+pytestmark = pytest.mark.skipif(machine.CHROMIUM is None, reason=machine.NO_CHROMIUM)
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -25,7 +25,7 @@ ODD_NAMES = ["dog (v1.5)", "a, b [x]", "$1 $& .*", "c++ ^|?{2}\\d"]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[sync_api.Browser]:
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=machine.CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
 

@@ -11,7 +11,7 @@ IN_CI = os.environ.get("CI") == "true"
 GRADIOS = {"3.41.2": "NPLORA_GRADIO_3", "4.40.0": "NPLORA_GRADIO_4"}
 """Version -> the environment variable that names a Python that has it, as .ci/run sets up."""
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None)
 NO_CHROMIUM = "there is no chromium on the PATH"
 
 
