@@ -152,7 +152,7 @@ def with_tensors(**tensors: Tensor) -> dict[str, Tensor]:
         (with_tensors(diff_b=UP[0]), "a bias of shape .* and a weight of shape"),
         (with_tensors(hada_w1_a=UP), "in a LoRA module, which has no such part"),
         (with_tensors(bias_values=UP[0]), "not all of sparse_values"),
-        (with_tensors(lora_up__weight=UP[..., None, None, None]), "up of 5 dimensions"),
+        (with_tensors(lora_up__weight=UP[..., None, None, None]), "of a convolution over time"),
         ({"transformer.transformer_blocks.0.attn.to_k.lora_A.weight": DOWN,
           "transformer.transformer_blocks.0.attn.to_k.lora_B.weight": UP}, "6 rows where 5 belong"),
         (with_tensors(something=UP), r"something \(6, 2\), which is no part of a LoRA"),

@@ -20,7 +20,7 @@ PARTS = (
 )
 ORDER = ("content", "method", "about", "mu", "mu_recipe", "content_weight", "tag", "more", "inspect_fold", "save_fold")
 """What a person does, from top to bottom."""
-SHORT_ENOUGH = 1200
+SHORT_ENOUGH = 1250
 """Pixels that the panel may be high on a phone, its folds closed."""
 
 METHODS = {
