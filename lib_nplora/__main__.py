@@ -6,6 +6,6 @@ import torch
 
 from .command_line.main import main
 
-if sys.argv[1:2] != ["generate"]:
+if sys.argv[1:2] not in (["generate"], ["zip"]):
     torch.set_num_threads(1)  # Small matrices: on a busy machine more threads take 10 times as long.
 sys.exit(main())

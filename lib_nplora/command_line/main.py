@@ -1,4 +1,4 @@
-"""The command line: python -m lib_nplora fuse|inspect CONTENT STYLE ..., or generate ..."""
+"""The command line: python -m lib_nplora fuse|inspect|zip CONTENT STYLE ..., or generate ..."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from ..maths.rank_rule import RankRule
 from ..request.request import FusionRequest
 from .generate import generate
 from .options import parser, request_of
+from .zip import zip_pair
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 2 after one line on stderr; 130 if the user stopped it."""
     try:
         arguments = parser().parse_args(argv)
-        {"fuse": _fuse, "inspect": _inspect, "generate": _generate}[arguments.command](arguments)
+        _COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
         return 0
     except NploraError as error:
@@ -96,6 +97,15 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _generate(arguments: argparse.Namespace) -> None:
     _warn(generate(arguments))
     print(arguments.output)
+
+
+def _zip(arguments: argparse.Namespace) -> None:
+    told, remarks = zip_pair(arguments)
+    _warn(remarks)
+    print(told)
+
+
+_COMMANDS = {"fuse": _fuse, "inspect": _inspect, "generate": _generate, "zip": _zip}
 
 
 def _rows(fusion: FileFusion, letters: Mapping[ModuleKey, str]) -> Iterator[dict[str, object]]:

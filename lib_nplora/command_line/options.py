@@ -21,6 +21,8 @@ from ..methods.table import method_named, methods, parameters, readers, usual
 from ..methods.texts import parse_seed
 from ..request.request import FusionRequest
 from ..request.tag import THIRD, read_weight, weighted
+from .values import whole
+from .zip_options import add_pipeline, add_zip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     fuse.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     size = fuse.add_mutually_exclusive_group()
     size.add_argument(
-        "--rank", metavar="N", type=partial(_whole, "rank", HIGHEST_RANK), help="store every layer with at most rank N"
+        "--rank", metavar="N", type=partial(whole, "rank", HIGHEST_RANK), help="store every layer with at most rank N"
     )
     size.add_argument(
         "--energy",
@@ -61,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument(
         "--steps",
         metavar="N",
-        type=partial(_whole, "steps", MOST_STEPS),
+        type=partial(whole, "steps", MOST_STEPS),
         default=USUAL_STEPS,
         help="of the sampler, for a method that changes with them (default: %(default)s)",
     )
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument("--plot", metavar="OUT", type=Path, help="picture to draw, .png")
     inspect.add_argument("--overwrite", action="store_true", help="replace the picture if it exists")
     _add_generate(commands)
+    add_zip(commands)
     return main
 
 
@@ -107,9 +110,7 @@ def _request(arguments: argparse.Namespace, method: Method, given: Mapping[str, 
 
 def _add_generate(commands: Any) -> None:
     generate = commands.add_parser("generate", help="draw what a diffusers pipeline makes of a pair, as one picture")
-    generate.add_argument(
-        "--model", metavar="DIR", type=Path, required=True, help="folder of a pipeline, as diffusers saves it"
-    )
+    add_pipeline(generate)
     for role, of in (("content", "subject"), ("style", "style")):
         generate.add_argument(
             f"--{role}", metavar="LORA", type=Path, required=True, help=f"LoRA of the {of}, a .safetensors file"
@@ -121,13 +122,10 @@ def _add_generate(commands: Any) -> None:
         "--seed", metavar="N", type=parse_seed, default=0, help="of the noise, the same for all (default: 0)"
     )
     generate.add_argument(
-        "--steps", metavar="N", type=partial(_whole, "steps", MOST_STEPS), help="(default: the pipeline's own)"
+        "--steps", metavar="N", type=partial(whole, "steps", MOST_STEPS), help="(default: the pipeline's own)"
     )
     generate.add_argument(
         "--dtype", choices=DTYPES, help="number format of the model (default: fp32 on a CPU, bf16 or fp16 on a GPU)"
-    )
-    generate.add_argument(
-        "--pipeline", metavar="MODULE.CLASS", help="the pipeline's class, if diffusers does not have it"
     )
     generate.add_argument(
         "--method",
@@ -215,9 +213,3 @@ def _energy(text: str) -> RankRule:
     if size is None:
         raise RequestError(f"energy={text} is not a share such as 99%")
     return size
-
-
-def _whole(name: str, most: int, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:9]) <= most:
-        raise RequestError(f"{name}={text} is not a whole number from 1 to {most}")
-    return int(text[:9])

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from .. import __version__
 from ..errors import FileError, Remedy, RequestError
 from ..files import (
     WHOSE,
@@ -17,7 +16,6 @@ from ..files import (
     ReadPair,
     Sizing,
     Spelling,
-    carried,
     header_label,
     read_pair,
     to_write,
@@ -27,15 +25,14 @@ from ..fusion.interference import Interference
 from ..fusion.outcome import Summary
 from ..fusion.walk import FusedLayer
 from ..layers.block import Block
-from ..layers.by_block import written_exceptions
 from ..layers.key import ModuleKey
 from ..maths.cache import ByteLru
 from ..maths.delta import Delta
 from ..maths.rank_rule import RankRule
 from ..methods.selection import Schedule
-from ..methods.texts import format_number
-from ..request.request import FusionRequest, Source
+from ..request.request import FusionRequest
 from .job import Job, LoadedLora, Progress, Remark, unwatched
+from .provenance import Origin, provenance
 
 PLAIN_MERGE = "The two LoRAs share no layer that can be fused, so this is a plain merge."
 """Said beside the remarks if the job merges plainly."""
@@ -210,22 +207,13 @@ class _Read:
     def provenance(self, sizing: Sizing) -> dict[str, str]:
         """What the file says about how it was made."""
         request, files = self.job.request, self.files
-
-        def described(lora: LoraFile, source: Source) -> str:
-            te, unet = source.te * request.te, source.unet * request.unet
-            told = {"name": lora.weights.name, "sha256": lora.sha256, "te": te, "unet": unet}
-            exceptions = written_exceptions(source.exceptions, format_number)
-            return json.dumps([{**told, "blocks": exceptions} if exceptions else told])
-
         base, both = files.base, (files.content, files.style)
         model = {}
         if base and any(lora.weights.digest != lora.sha256 for lora in both):
             model = {"nplora_base": json.dumps({"name": Path(base.name).stem, "sha256": base.digest})}
+        origins = (Origin(lora.weights.name, lora.sha256, _told(lora)) for lora in both)
         return {
-            **(carried(*map(_told, both)) if files.family is None or files.family.is_apart else {}),
-            "nplora_version": __version__,
-            "nplora_contents": described(files.content, request.contents[0]),
-            "nplora_styles": described(files.style, request.styles[0]),
+            **provenance(request, *origins, files.family),
             "nplora_method": request.method.name,
             **{f"nplora_{one.name}": request.values.text(one) for one in request.method.parameters},
             **({f"nplora_{'energy' if sizing.size.percent else 'rank'}": str(sizing.size)} if sizing.size else {}),

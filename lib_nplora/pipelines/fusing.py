@@ -109,7 +109,7 @@ class Pair:
         self._model = PipelineModel(pipe)
         self._looks = looks
         self._contents, self._styles = (
-            [self._loaded(on_disk(path)) for path in _several(role, side)]
+            [loaded(self._model, path) for path in _several(role, side)]
             for role, side in (("content", content), ("style", style))
         )
         self._derived = ByteLru(CACHE, strict=True)
@@ -194,15 +194,18 @@ class Pair:
             partial(observe, self._pipe, self._model, contents, styles, self._looks),
         )
 
-    def _loaded(self, file: ShelfFile) -> LoadedLora:
-        weights = self._model.load(file)
-        return LoadedLora(weights, file.name, file.name, weights.digest, file.metadata)
-
 
 def on_disk(path: LoraPath) -> ShelfFile:
     """A LoRA file by its path. Raises FileError if it cannot be opened."""
     path = Path(path).expanduser()
     return ShelfFile(path.name, str(path), str(path), metadata=TensorFile(path).metadata)
+
+
+def loaded(model: PipelineModel, path: LoraPath) -> LoadedLora:
+    """A LoRA file, read for a pipeline. Raises FileError, MismatchError if it is for another model, HostError."""
+    file = on_disk(path)
+    weights = model.load(file)
+    return LoadedLora(weights, file.name, file.name, weights.digest, file.metadata)
 
 
 def _turn(model: PipelineModel, fused: FusedLora, step: int, count: int) -> None:

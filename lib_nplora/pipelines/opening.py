@@ -25,7 +25,7 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _usual_dtype(device: str) -> str:
+def usual_dtype(device: str) -> str:
     """Half precision on a GPU; older cards are slow at bf16."""
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
@@ -59,7 +59,7 @@ def open_pipeline(folder: Path, dtype: str | None = None, pipeline: str | None =
         )
     device = best_device()
     try:
-        pipe = kind.from_pretrained(str(folder), dtype=DTYPES[dtype or _usual_dtype(device)], local_files_only=True)
+        pipe = kind.from_pretrained(str(folder), dtype=DTYPES[dtype or usual_dtype(device)], local_files_only=True)
         pipe.to(device)
     except Exception as error:
         raise FileError(f"'{folder}' cannot be opened: {_reason(error)}") from error
