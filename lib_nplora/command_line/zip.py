@@ -83,14 +83,15 @@ class _Bar:
 
 def told(zipped: Zipped) -> str:
     """How many layers, how the loss went, and what became of the mergers."""
-    first, last = (_mean(zipped.losses[part]) for part in (slice(0, 10), slice(-10, None)))
+    quarter = -(-len(zipped.losses) // 4)
+    first, last = (_mean(zipped.losses[part]) for part in (slice(quarter), slice(-quarter, None)))
     sides = []
     for side in SIDES:
         least, greatest = zipped.reach(side)
         sides.append(f"of the {side} {least:.3f} to {greatest:.3f}, {zipped.moved(side):.4f} from 1 on average")
     return (
         f"{len(zipped.mergers)} layers merged by columns in {len(zipped.losses)} steps; loss {first:.4g} in the first "
-        f"ten, {last:.4g} in the last ten; mergers {' and '.join(sides)}"
+        f"quarter, {last:.4g} in the last; mergers {' and '.join(sides)}"
     )
 
 
