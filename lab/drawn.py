@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +24,12 @@ class Trained:
     seeds: tuple[int, int]
     content_file: Path
     style_file: Path
+    of_pair: Mapping[str, Path] = field(default_factory=dict)
+    """What is trained for the pair anew, there or not: see Row.trained."""
+
+    def files(self, row: Row) -> tuple[Path, ...]:
+        """The LoRAs that a row's pictures are drawn with."""
+        return (self.of_pair[row.trained],) if row.trained else (self.content_file, self.style_file)
 
     @property
     def names(self) -> tuple[str, str, int, int]:
@@ -52,7 +58,7 @@ class Drawn:
 
     def made_of(self, pair: Trained, row: Row) -> str:
         """Stands for the files and the settings that an entry depends on."""
-        files = [_hash(file) for file in (pair.content_file, pair.style_file, *self._shared)]
+        files = [_hash(file) for file in (*pair.files(row), *self._shared)]
         told = repr((sorted(row.settings.items()), self._steps, files))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -71,6 +77,9 @@ class Drawn:
 
 
 def _hash(path: Path) -> str:
+    """Empty if it is not there."""
+    if not path.exists():
+        return ""
     status = path.stat()
     return _hashed(path, status.st_mtime_ns, status.st_size)
 

@@ -25,3 +25,13 @@ def judges(work: Path) -> list[Path]:
 def lora(work: Path, name: str, layers: str, seed: int) -> Path:
     """That of a held-out subject or style, on these layers, trained from this seed."""
     return work / "loras" / f"{name}-{layers}-{seed}.safetensors"
+
+
+def joint(work: Path, subject: str, style: str, layers: str, seed: int) -> Path:
+    """The one LoRA that was trained on the pictures of both."""
+    return work / "joint" / f"{subject}-{style}-{layers}-{seed}.safetensors"
+
+
+def zipped(work: Path, subject: str, style: str, layers: str, seeds: tuple[int, int]) -> Path:
+    """The two LoRAs, from these seeds, merged by columns that were trained for the pair."""
+    return work / "zipped" / f"{subject}-{style}-{layers}-{seeds[0]}-{seeds[1]}.safetensors"

@@ -21,6 +21,11 @@ class Row:
 
     label: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    trained: str = ""
+    """Which LoRA that was trained for the pair stands in place of a fusion: one of TRAINED; empty for none."""
+
+
+JOINT, ZIPPED = TRAINED = ("joint", "zipped")
 
 
 def weighted(content: float, style: float) -> Row:
@@ -64,6 +69,9 @@ OBSERVING = (
 )
 """Methods that look at the model at work."""
 
+OF_PAIRS = (Row("joint training", trained=JOINT), Row("ZipLoRA", trained=ZIPPED))
+"""What is trained for each pair anew: the papers' baselines."""
+
 WEIGHTED = tuple(weighted(*weights) for weights in GRID)
 
 MEASURED = (
@@ -75,6 +83,7 @@ MEASURED = (
     Row("content shrunk", {"method": "shrunk"}),
     *BALANCED,
     *OBSERVING,
+    *OF_PAIRS,
     *WEIGHTED,
 )
 """All that the table is made from."""

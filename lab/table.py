@@ -25,10 +25,18 @@ from lab.data import Pictures, pictures
 from lab.demo import fused
 from lab.drawn import Drawn, Trained
 from lab.model.pipeline import MiniPipeline
-from lab.rows import MEASURED, Row
-from lab.sample import STEPS, open_pipeline
+from lab.rows import JOINT, MEASURED, ZIPPED, Row
+from lab.sample import STEPS, draw, open_pipeline
 from lab.scores import Entry, judged
-from lab.words import HELD_OUT_STYLES, HELD_OUT_SUBJECTS, STYLES, SUBJECTS, content_caption, style_caption
+from lab.words import (
+    HELD_OUT_STYLES,
+    HELD_OUT_SUBJECTS,
+    STYLES,
+    SUBJECTS,
+    content_caption,
+    fused_caption,
+    style_caption,
+)
 from lib_nplora.pipelines import Looks, Pair
 
 REGIMES = {"different": ((0, 1), (1, 2), (2, 0)), "same": ((0, 0), (1, 1), (2, 2))}
@@ -68,7 +76,13 @@ class Wanted:
             files = [folder.lora(work, name, self.layers, seed) for name, seed in zip((subject, style), seeds)]
             mine = index % self.part[1] == self.part[0] % self.part[1]
             if mine and _matches(f"{subject}/{style}", self.pairs) and all(file.exists() for file in files):
-                yield Trained(subject, style, seeds, *files)
+                yield Trained(subject, style, seeds, *files, self._of_pair(work, subject, style, seeds))
+
+    def _of_pair(self, work: Path, subject: str, style: str, seeds: tuple[int, int]) -> dict[str, Path]:
+        return {
+            JOINT: folder.joint(work, subject, style, self.layers, seeds[0]),
+            ZIPPED: folder.zipped(work, subject, style, self.layers, seeds),
+        }
 
     @property
     def chosen(self) -> list[Row]:
@@ -87,6 +101,15 @@ def looks(subject: str) -> Looks:
     return Looks(contents, styles, seed=30000, given={"guidance_scale": 1.0})
 
 
+def by_one_file(pipe: MiniPipeline, file: Path, subject: str, noises: Sequence[int], steps: int) -> torch.Tensor:
+    """As `fused`, by a LoRA that holds both."""
+    pipe.load_lora_weights(file.parent, weight_name=file.name)
+    try:
+        return draw(pipe, [fused_caption(subject)] * len(noises), noises, steps)
+    finally:
+        pipe.unload_lora_weights()
+
+
 def draw_missing(
     pipe: MiniPipeline,
     panel: Sequence[judges.Judge],
@@ -102,7 +125,8 @@ def draw_missing(
         missing = [
             (row, left)
             for row in wanted.chosen
-            if (left := [noise for noise in noises if noise not in done.get((one.names, row.label), ())])
+            if all(file.exists() for file in one.files(row))
+            and (left := [noise for noise in noises if noise not in done.get((one.names, row.label), ())])
         ]
         if not missing:
             continue
@@ -110,7 +134,11 @@ def draw_missing(
         pair = Pair(pipe, one.content_file, one.style_file, looks(one.subject))
         truth = found.tensor([(one.subject, one.style)])[0]
         for row, left in missing:
-            images = fused(pipe, pair, one.subject, row, left, wanted.steps)
+            images = (
+                by_one_file(pipe, *one.files(row), one.subject, left, wanted.steps)
+                if row.trained
+                else fused(pipe, pair, one.subject, row, left, wanted.steps)
+            )
             scores = judged(panel, images, one.subject, one.style, truth)
             there.add(Entry(one.subject, one.style, one.seeds, row.label, scores, tuple(left), there.made_of(one, row)))
         spent = time.monotonic() - began
