@@ -55,7 +55,7 @@ def run(models, tmp_path, monkeypatch, capsys):
 def test_it_says_what_came_of_it(run, tmp_path):
     code, out, err = run("--lr", "0.05", "--plot", str(tmp_path / "loss.png"), "--content-images", "pictures")
     assert (code, err) == (0, "")
-    assert out.startswith("16 layers merged by columns in 8 steps; loss ")
+    assert out.startswith("32 layers merged by columns in 8 steps; loss ")
     assert out.endswith(f" from 1 on average -> {run.out}\n")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["both.safetensors", "loss.png"]
     assert Image.open(tmp_path / "loss.png").size == (800, 450)
