@@ -41,7 +41,7 @@ def run(models, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(zip_training, "SAVED_EVERY", 2)
 
     def run(*arguments: str, content: str = "dog", model: str = "sd", output: str = "") -> tuple[int, str, str]:
-        told = ["--model", model, "--content-prompt", "a dog", "--style-prompt", "a", "--drawn", "1"]
+        told = ["--model", model, "--content-prompt", "a", "--style-prompt", "dog", "--drawn", "1"]
         out = output or str(tmp_path / "both.safetensors")
         code = main(
             ["zip", f"{content}.safetensors", "vangogh.safetensors", *told, "--steps", "8", "-o", out, *arguments]

@@ -25,7 +25,7 @@ from lib_nplora.pipelines.zip_training import Recipe
 from lib_nplora.pipelines.zipping import Lessons, zip_loras
 from tests.pipelines import loras, tiny
 
-LESSONS = Lessons(["a dog"], ["a"], drawn=1, size=16)
+LESSONS = Lessons(["a"], ["dog"], drawn=1, size=16)
 ONLY = "attn|conv1|fc1"
 
 
@@ -152,7 +152,7 @@ def test_columns_are_scaled_in_attention_and_the_rest_is_added(pair, tmp_path):
     assert told["nplora_method"] == "zip"
     assert json.loads(told["nplora_contents"]) == [{"name": "dog", "sha256": sha256(paths[0]), "te": 1.0, "unet": 1.0}]
     assert (told["nplora_lr"], told["nplora_steps"], told["nplora_seed"]) == ("0.05", "2", "4")
-    assert json.loads(told["nplora_prompts"]) == {"content": ["a dog"], "style": ["a"]}
+    assert json.loads(told["nplora_prompts"]) == {"content": ["a"], "style": ["dog"]}
 
 
 def test_all_layers_of_the_model_can_have_mergers(pair):
@@ -175,7 +175,7 @@ def test_layers_that_both_hold_have_mergers(pair, tmp_path):
 def test_pictures_are_learnt_from_with_noise_of_every_level(pair):
     pipe, _ = pair("SD 1.5")
     black, white = (Image.new("L", (40, 20), colour) for colour in (0, 255))
-    asked = Asked(["a dog", "a"], 12, seed=5)
+    asked = Asked(["a", "dog"], 12, seed=5)
     dark, bright, again = (
         recording.from_pictures(pipe, asked, [picture], lambda *_: None) for picture in (black, white, black)
     )
@@ -198,7 +198,7 @@ def test_a_pair_is_zipped_by_pictures(pair):
     pipe, paths = pair("SD 1.5")
     held, *sides = loaded(pipe, paths)
     pictures = [Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (0, 90)]
-    lessons = Lessons(["a dog"], ["a"], pictures, pictures[:1], size=16)
+    lessons = Lessons(["a"], ["dog"], pictures, pictures[:1], size=16)
     zipped = zip_loras(pipe, held, *sides, lessons, Recipe(lr=0.05, steps=3))
     assert min(map(zipped.moved, SIDES)) > 0.02
 
