@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -15,7 +16,8 @@ from ..pipelines.beside import SIDES, Side
 from ..pipelines.opening import best_device, open_pipeline, usual_dtype
 from ..pipelines.pictures import read_pictures
 from ..pipelines.zip_file import zip_files
-from ..pipelines.zip_training import Loss, Recipe
+from ..pipelines.zip_state import Loss
+from ..pipelines.zip_training import Recipe
 from ..pipelines.zipping import Lessons, Zipped
 
 HARDLY = 0.02
@@ -42,7 +44,7 @@ def zip_pair(arguments: argparse.Namespace) -> tuple[str, list[str]]:
         arguments.size,
     )
     saving = Saving(arguments.output, arguments.dtype, overwrite=arguments.overwrite, spelled=arguments.spelling)
-    recipe = Recipe(arguments.lr, arguments.steps, seed=arguments.seed)
+    recipe = Recipe(arguments.lr, arguments.steps, arguments.alike, arguments.seed)
     half = usual_dtype(best_device()) == "bf16"
     pipe = open_pipeline(arguments.model, arguments.model_dtype or ("bf16" if half else "fp32"), arguments.pipeline)
     pipe.set_progress_bar_config(disable=True)
@@ -95,7 +97,7 @@ def told(zipped: Zipped) -> str:
     )
 
 
-def _mean(losses: list[Loss]) -> float:
+def _mean(losses: Sequence[Loss]) -> float:
     """Of the two sides' terms, which is how far the merge is from each of them alone."""
     return sum(loss.content + loss.style for loss in losses) / len(losses)
 
@@ -106,7 +108,7 @@ def _hardly_moved(zipped: Zipped) -> list[str]:
     return ["the mergers hardly moved, so this is nearly the plain merge: more steps, or --lr 0.01, move them further"]
 
 
-def _plot(losses: list[Loss], title: str) -> bytes:
+def _plot(losses: Sequence[Loss], title: str) -> bytes:
     curves = [
         Curve(label, [float(getattr(loss, name)) for loss in losses])
         for label, name in (

@@ -76,6 +76,13 @@ def _add_training(zipped: argparse.ArgumentParser) -> None:
         "--steps", metavar="N", type=partial(whole, "steps", MOST_STEPS), default=100, help="(default: %(default)s)"
     )
     zipped.add_argument(
+        "--alike",
+        metavar="X",
+        type=_alike,
+        default=0.01,
+        help="how much it costs that both sides use the same columns; 0 for nothing (default: %(default)s)",
+    )
+    zipped.add_argument(
         "--scope",
         choices=("attention", "all"),
         default="attention",
@@ -95,6 +102,13 @@ def _add_training(zipped: argparse.ArgumentParser) -> None:
         help="height and width of what is learnt from (default: the pipeline's own)",
     )
     zipped.add_argument("--seed", metavar="N", type=parse_seed, default=0, help="of all noise (default: %(default)s)")
+
+
+def _alike(text: str) -> float:
+    value = parse_number("alike", text)
+    if value < 0:
+        raise RequestError(f"alike={text.strip()} is negative: it is a number from 0 up")
+    return value
 
 
 def _lr(text: str) -> float:

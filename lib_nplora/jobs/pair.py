@@ -211,9 +211,9 @@ class _Read:
         model = {}
         if base and any(lora.weights.digest != lora.sha256 for lora in both):
             model = {"nplora_base": json.dumps({"name": Path(base.name).stem, "sha256": base.digest})}
-        origins = (Origin(lora.weights.name, lora.sha256, _told(lora)) for lora in both)
+        content, style = (Origin(lora.weights.name, lora.sha256, _told(lora)) for lora in both)
         return {
-            **provenance(request, *origins, files.family),
+            **provenance(request, content, style, files.family),
             "nplora_method": request.method.name,
             **{f"nplora_{one.name}": request.values.text(one) for one in request.method.parameters},
             **({f"nplora_{'energy' if sizing.size.percent else 'rank'}": str(sizing.size)} if sizing.size else {}),

@@ -95,8 +95,8 @@ class Beside:
         x: Tensor = args[0] if args else next(iter(kwargs.values()))
         for part in parts:
             if self._alone in (None, part.side):
-                merged = self._alone is None and part.merger is not None
-                down = part.down * part.merger if merged else part.down
+                merger = part.merger if self._alone is None else None
+                down = part.down if merger is None else part.down * merger
                 out = out + _product(module, x, part.up.to(x.dtype), down.to(x.dtype))
         return out
 

@@ -154,5 +154,6 @@ def _image_to_image(pipe: Any) -> Any:
 
 def _usual_size(pipe: Any) -> int:
     """Pixels of a side of what the pipeline draws."""
-    sample = getattr(pipe, "default_sample_size", None) or denoiser_of(pipe).config.sample_size
+    config: Any = denoiser_of(pipe).config
+    sample = getattr(pipe, "default_sample_size", None) or config.sample_size
     return int(sample) * int(pipe.vae_scale_factor)

@@ -53,11 +53,11 @@ def train(
     losses = state.restore(numbers, optimizer) if state else []
     for step in range(len(losses), recipe.steps):
         optimizer.zero_grad()
-        errors = [_learn(denoiser, beside, side, _chosen(calls[side], step, recipe.seed)) for side in SIDES]
+        content, style = (_learn(denoiser, beside, side, _chosen(calls[side], step, recipe.seed)) for side in SIDES)
         alike = recipe.alike * torch.stack([merger.alike() for merger in mergers]).sum()
         alike.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        losses.append(Loss(*errors, alike.item()))
+        losses.append(Loss(content, style, alike.item()))
         if state and (step + 1) % SAVED_EVERY == 0:
             state.save(numbers, optimizer, losses)
         stepped(step + 1, losses[-1])

@@ -24,7 +24,8 @@ from . import recording
 from .beside import SIDES, Beside, Merger, Side
 from .recording import Asked, Call
 from .zip_layers import Scope, mergers_of, parts_of, runs
-from .zip_training import Loss, Recipe, State, Stepped, train
+from .zip_state import Loss, State
+from .zip_training import Recipe, Stepped, train
 
 if TYPE_CHECKING:
     from PIL.Image import Image

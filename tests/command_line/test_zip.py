@@ -110,6 +110,7 @@ def test_a_run_that_was_stopped_twice_goes_on(run, monkeypatch, tmp_path):
         (("--plot", "away/loss.png"), {}, "the output folder 'away' does not exist: create it first"),
         (("--lr", "fast"), {}, "lr=fast is not a number"),
         (("--lr", "0"), {}, "lr=0 is not above 0 and at most 1: 0.01 is usual, 'published' is 5e-5"),
+        (("--alike", "-1"), {}, "alike=-1 is negative: it is a number from 0 up"),
         (("--steps", "0"), {}, "steps=0 is not a whole number from 1 to"),
         (("--seed", "x"), {}, "seed=x is not a whole number"),
         (("--scope", "some"), {}, "argument --scope: invalid choice: 'some'"),
