@@ -9,11 +9,12 @@ from lib_nplora.hosts import detect_host
 from .standins.a1111 import A1111
 from .standins.driver import running
 from .standins.forge import Forge, Neo
+from .standins.ldm_patched import Classic, ReForge
 
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module", params=[A1111, Forge, Neo])
+@pytest.fixture(scope="module", params=[A1111, Forge, Neo, ReForge, Classic])
 def host(request, bad_files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("loras")
     named = [file for file in bad_files.files if file.fits_a_tag and file.path.suffix == ".safetensors"]

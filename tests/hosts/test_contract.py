@@ -8,6 +8,7 @@ from .contract import HostContract
 from .standins.a1111 import A1111
 from .standins.driver import running
 from .standins.forge import Forge, Neo
+from .standins.ldm_patched import Classic, ReForge
 
 
 @pytest.fixture(scope="class")
@@ -16,6 +17,6 @@ def driver(request, tmp_path_factory):
         yield host
 
 
-@pytest.mark.parametrize("driver", [A1111, Forge, Neo], indirect=True)
+@pytest.mark.parametrize("driver", [A1111, Forge, Neo, ReForge, Classic], indirect=True)
 class TestStandIns(HostContract):
     """See HostContract."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -11,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from lib_nplora import hosts
-from lib_nplora.hosts import a1111, detect_host, forge
+from lib_nplora.hosts import a1111, classic, detect_host, forge, reforge
 
-from .standins.forge import Forge
+from .standins.a1111 import A1111
+from .standins.forge import Forge, Neo
+from .standins.ldm_patched import Classic, ReForge
 
-ADAPTERS = {"a1111": a1111, "forge": forge}
-MARKS = ("networks.network_apply_weights", "networks.load_lora_for_models")
+ADAPTERS = {"A1111": a1111, "Forge": forge, "reForge": reforge, "Forge Classic": classic}
+MARKS = ("networks.module_types", "networks.load_lora_for_models")
 """What only one kind of host has, so that without it a host is no unknown kind of that one."""
 
 OPTIONAL = {"networks.state_dict_prefix_replace", "networks.process_anima"}
@@ -24,17 +27,17 @@ OPTIONAL = {"networks.state_dict_prefix_replace", "networks.process_anima"}
 
 
 def test_a_host_that_lacks_what_we_use_is_left_alone_and_told(driver, monkeypatch, caplog):
-    used = ADAPTERS[driver.adapter_module.partition(".")[0]].USED
+    used = ADAPTERS[driver.adapter_name].USED
     for module, names in used.items():
         for name in names:
             with monkeypatch.context() as patch:
-                patch.delattr(sys.modules[module], name)
+                patch.delattr(sys.modules.get(module) or pkgutil.resolve_name(module), name)
                 caplog.clear()
                 assert detect_host() is None
             lines = [record.getMessage() for record in caplog.records]
             full = f"{module}.{name}"
             assert lines == [] if full in MARKS else len(lines) == 1 and f"this WebUI has no {full}" in lines[0]
-    assert detect_host().name == driver.adapter_class.removesuffix("Model")
+    assert detect_host().name == driver.adapter_name
 
 
 @pytest.mark.parametrize("driver", [Forge], indirect=True)
@@ -66,6 +69,22 @@ def test_an_adapter_that_cannot_be_imported_leaves_the_next_its_turn(driver, mon
     assert "No module named 'something'" in record.getMessage()
 
 
+@pytest.mark.parametrize("driver", [A1111, Forge, Neo, ReForge, Classic], indirect=True)
+def test_no_adapter_takes_another_host_for_a_spoilt_one_of_its_own(driver, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert detect_host().name == driver.adapter_name
+    assert not caplog.records
+
+
+FILES = {
+    "A1111": ("a1111/*.py",),
+    "Forge": ("forge/__init__.py", "forge/backend.py", "forge/model.py"),
+    "reForge": ("reforge.py", "forge/ldm_patched.py", "forge/model.py"),
+    "Forge Classic": ("classic.py", "forge/ldm_patched.py", "forge/model.py"),
+}
+"""Where each adapter touches its host."""
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_all_that_an_adapter_uses_is_asked_for(adapter):
     """By the attributes under which adapters keep the hosts' modules, and by what they import from them."""
@@ -73,12 +92,18 @@ def test_all_that_an_adapter_uses_is_asked_for(adapter):
         "_networks": "networks",
         "_network": "network",
         "_patching": "backend.patcher.lora",
+        "_lora": "ldm_patched.modules.lora",
+        "_lora_convert": "ldm_patched.modules.lora_convert",
+        "_model_management": "ldm_patched.modules.model_management",
+        "_utils": "ldm_patched.modules.utils",
         "sd_models": "modules.sd_models",
     }
-    folder = Path(ADAPTERS[adapter].__file__).parent
-    source = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    folder = Path(hosts.__file__).parent
+    source = "\n".join(path.read_text(encoding="utf-8") for glob in FILES[adapter] for path in folder.glob(glob))
     names = {f"{kept[module]}.{name}" for module, name in re.findall(rf"\b({'|'.join(kept)})\.(\w+)\b", source)}
-    names |= {f"{module}.{name}" for module, name in re.findall(r"from (backend\.\w+) import (\w+)", source)}
+    for module, imported in re.findall(r"from (backend\.\w+) import (.+)", source):
+        names |= {f"{module}.{name}" for name in imported.split(", ")}
+    names |= {f"ldm_patched.modules.utils.{name}" for name in re.findall(r'put="(\w+)"', source)}
     used = {f"{module}.{name}" for module, all_names in ADAPTERS[adapter].USED.items() for name in all_names}
     assert len(names) > 5
     assert names - OPTIONAL <= used

@@ -29,8 +29,9 @@ from .standins.a1111 import A1111, QkvLinear
 from .standins.common import NetworkOnDisk
 from .standins.driver import running
 from .standins.forge import Forge, Neo
+from .standins.ldm_patched import Classic, ReForge
 
-forges = pytest.mark.parametrize("driver", [Forge, Neo], indirect=True)
+forges = pytest.mark.parametrize("driver", [Forge, Neo, ReForge, Classic], indirect=True)
 
 TAG = "a cat <nplora:dog:vangogh:0.5>"
 
@@ -106,14 +107,13 @@ def test_the_random_state_is_the_pictures_own(driver, loras):
 @forges
 def test_a_host_that_takes_only_some_layers_gets_none(driver, loras, monkeypatch):
     plain = driver.generate("a cat").pixels
-    add_patches = driver.patcher_class.add_patches
+    dialect = type(detect_host().model._dialect)
+    add = dialect.add
 
-    def only_some(self, *args, patches, **kwargs):
-        if kwargs["filename"].startswith("nplora"):
-            patches = dict(list(patches.items())[1:])
-        return add_patches(self, patches=patches, **kwargs)
+    def only_some(self, patcher, patches, filename, online):
+        return add(self, patcher, dict(list(patches.items())[1:]), filename, online)
 
-    monkeypatch.setattr(driver.patcher_class, "add_patches", only_some)
+    monkeypatch.setattr(dialect, "add", only_some)
     picture = driver.generate(TAG)
     (comment,) = picture.comments
     assert "none is applied" in comment
@@ -460,12 +460,12 @@ def test_neo_patches_online_when_it_is_switched_on(tmp_path, monkeypatch):
             assert {unet.use_online_lora(key) for key in unet.patches} == {switch}
 
 
-@forges
+@pytest.mark.parametrize("driver", [Forge, Neo], indirect=True)
 def test_a_model_that_takes_factors_only_says_so(driver, loras, monkeypatch):
     """Neo's INT8 models leave out whatever else is applied on the fly, without a word."""
     plain = driver.generate("a cat").pixels
     monkeypatch.setattr(driver.patcher_class, "_process_online_loras", lambda self: None, raising=False)
-    monkeypatch.setattr(type(detect_host().model._writer), "_online", lambda self, unet: True)
+    monkeypatch.setattr(type(detect_host().model._dialect), "is_online", lambda self, unet: True)
     picture = driver.generate("a cat <nplora:full:vangogh:0.5>")
     assert any("takes factors only" in comment for comment in picture.comments)
     assert picture.pixels == plain

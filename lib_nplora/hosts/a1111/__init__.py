@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from ...errors import HostError
 from .. import lora_list
-from ..detection import is_there, missing
+from ..detection import is_there, lacks_nothing
 from ..protocol import Host
 
 USED = {
@@ -21,10 +20,9 @@ USED = {
 
 def detect() -> Host | None:
     """The host, if its built-in Lora extension patches layers from a list of networks. Raises HostError."""
-    if not is_there("networks", "network_apply_weights"):
+    if not is_there("networks", "module_types"):
         return None
-    if lacking := missing(USED):
-        raise HostError(f"this WebUI has no {', '.join(lacking)}")
+    lacks_nothing(USED)
     from .model import A1111Model
 
     networks = sys.modules["networks"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from ...errors import HostError
 from .. import lora_list
-from ..detection import is_there, missing
+from ..detection import is_loaded, is_there, lacks_nothing
 from ..protocol import Host
 
 USED = {
@@ -20,11 +19,11 @@ USED = {
 
 def detect() -> Host | None:
     """The host, if its built-in LoRA extension patches a UNet and a text encoder. Raises HostError."""
-    if not is_there("networks", "load_lora_for_models"):
+    if not (is_there("networks", "load_lora_for_models") and is_loaded("backend.patcher.lora")):
         return None
-    if lacking := missing(USED):
-        raise HostError(f"this WebUI has no {', '.join(lacking)}")
+    lacks_nothing(USED)
+    from .backend import Backend
     from .model import ForgeModel
 
     networks = sys.modules["networks"]
-    return Host("Forge", ForgeModel(networks), lora_list.LoraList(networks))
+    return Host("Forge", ForgeModel(Backend(networks)), lora_list.LoraList(networks))

@@ -1,4 +1,4 @@
-"""What Forge's own calculation makes of an original weight, for patches that are no plain factors."""
+"""What the host's own calculation makes of an original weight, for patches that are no plain factors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from ...errors import FileError, HostError, MismatchError
-from .parts import model_of, patchers
+from .dialect import Dialect
+from .parts import patchers
 from .target import Target
 
 
 class Calculation:
     """Adds patches to copies of the loaded model's original weights."""
 
-    def __init__(self, patching: Any, model_data: Any) -> None:
-        self._patching = patching
+    def __init__(self, dialect: Dialect, model_data: Any) -> None:
+        self._dialect = dialect
         self._model_data = model_data
 
     def is_possible(self, name: str, target: Target, patch: Any) -> bool:
@@ -56,32 +57,32 @@ class Calculation:
     def _merged(self, weight: Tensor, target: Target, patch: Any) -> Tensor:
         """The weight with one patch, by the host. Raises what the host raises, or logs instead."""
         with _logged_errors() as errors:
-            merged: Tensor = self._patching.merge_lora_to_weight(
-                [(1.0, patch, 1.0, None, target.change)], weight.clone(), target.key, computation_dtype=weight.dtype
-            )
+            merged = self._dialect.merged(self._patcher(target), patch, weight.clone(), target)
         if errors:
             raise RuntimeError(errors[0])
         return merged
 
     def _original(self, target: Target) -> Tensor:
         """The weight, or the rows of it, as the checkpoint has it, in float32, whatever is merged into it now."""
-        patcher = dict(patchers(self._model_data.sd_model.forge_objects_original))[target.part]
-        model = model_of(target.part, patcher)
-        inner: Any = getattr(patcher, "patcher", patcher)
-        backup = getattr(inner, "lora_loader", inner).backup.get(target.key)
-        weight = getattr(backup, "weight", backup)
+        patcher = self._patcher(target)
+        weight = self._dialect.kept(patcher, target.key)
         if weight is None:
-            weight = model.get_parameter(target.key)
-        weight = _dequantised(weight, model.get_submodule(target.key.rpartition(".")[0]))
+            weight = patcher.model.get_parameter(target.key)
+        weight = _dequantised(weight, patcher.model.get_submodule(target.key.rpartition(".")[0]))
         if not weight.is_floating_point():
             raise HostError("this model's weights cannot be read as they are stored, so it takes plain LoRAs only")
         weight = weight.detach().to("cpu", torch.float32)
         return cast("Tensor", weight[slice(*target.rows)] if target.rows else weight)
 
+    def _patcher(self, target: Target) -> Any:
+        """The original model's patcher of the part: the text encoder's stands within another object."""
+        patcher = dict(patchers(self._model_data.sd_model.forge_objects_original))[target.part]
+        return getattr(patcher, "patcher", patcher)
+
 
 @contextmanager
 def _logged_errors() -> Iterator[list[str]]:
-    """What Neo's patches log on the root logger instead of raising it, kept from the console."""
+    """What the patches of Neo and reForge log on the root logger instead of raising it, kept from the console."""
     found: list[str] = []
     thread = threading.get_ident()
 

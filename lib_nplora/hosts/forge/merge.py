@@ -1,54 +1,79 @@
-"""Exchanges patches of a Forge model that are merged into its weights, some layers at a time.
+"""Exchanges patches that are merged into the weights of a model, some layers at a time.
 
-Forge's loader compares the names of all patches, Neo's patcher the mark of their last change: neither sees an exchange,
-so what is merged already is merged anew here, by the host's own functions, and what is not will be by the host.
+Forge's loader compares the names of all patches, other patchers the mark of their last change: neither sees an
+exchange, so what is merged already is merged anew here, by the host's own functions, and what is not will be by the
+host.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 
-def is_merged(patcher: Any) -> bool:
-    """Whether the model's weights hold this patcher's patches."""
-    if hasattr(patcher, "lora_loader"):
-        return bool(patcher.lora_loader.loaded_hash == _names(patcher))
+
+@dataclass(frozen=True)
+class Setters:
+    """The host's functions (model, key, weight) that give a parameter another weight.
+
+    put
+        By a new parameter.
+    copy
+        Into the old one.
+    """
+
+    put: Callable[[Any, str, Tensor], Any]
+    copy: Callable[[Any, str, Tensor], Any]
+
+    def set(self, model: Any, key: str, weight: Tensor, in_place: bool) -> None:
+        """Give a parameter another weight, by the way that the host took."""
+        (self.copy if in_place else self.put)(model, key, weight)
+
+
+def loader_has(patcher: Any) -> bool:
+    """Whether Forge's loader has merged this patcher's patches."""
+    return bool(patcher.lora_loader.loaded_hash == str(list(patcher.lora_patches)))
+
+
+def is_last_changed(patcher: Any) -> bool:
+    """Whether a patcher that marks its last change has merged its patches."""
     return bool(patcher.model.current_weight_patches_uuid == patcher.patches_uuid)
 
 
-def replace_patches(mine: Any, source: Any, sampled: Any, keys: Collection[str]) -> None:
-    """Give the parameters `keys` the patches that they have in `source`.
-
-    mine
-        The patcher that keeps them.
-    source
-        One with as many patches, in the same order.
-    sampled
-        The one that makes the picture: `mine`, or a copy to which others may have added theirs.
-    """
-    if sampled.model is not mine.model:
-        sampled = mine
-    if hasattr(mine, "lora_loader"):
-        for name, patches in source.lora_patches.items():
-            mine.lora_patches[name].update({key: patches[key] for key in keys if key in patches})
-        if is_merged(sampled):
-            _merge_by_loader(sampled, keys)
-        else:
-            mine.lora_loader.loaded_hash = None
+def replace_by_loader(mine: Any, source: Any, sampled: Any, keys: Collection[str]) -> None:
+    """In Forge. See Dialect.replace."""
+    for name, patches in source.lora_patches.items():
+        mine.lora_patches[name].update({key: patches[key] for key in keys if key in patches})
+    if loader_has(sampled):
+        _merge_by_loader(sampled, keys)
     else:
-        source.pinned = set()  # The host unpins what a patcher knows of, for all its copies, when that one dies.
-        for key in keys:
-            new = source.patches[key]
-            for patches in (mine.patches, sampled.patches, *_read_at_forward(mine.model, key)):
-                patches[key][: len(new)] = new
-        if is_merged(sampled):
-            _merge_by_patcher(sampled, keys)
+        mine.lora_loader.loaded_hash = None
 
 
-def _names(patcher: Any) -> str:
-    return str(list(patcher.lora_patches))
+def replace_by_patcher(mine: Any, source: Any, sampled: Any, keys: Collection[str], setters: Setters) -> None:
+    """Where a patcher merges layer by layer, and marks its last change. See Dialect.replace.
+
+    What the host has not kept is patched at each forward.
+    """
+    for key in keys:
+        exchange(source.patches[key], key, mine.patches, sampled.patches, *_read_at_forward(mine.model, key))
+    if not is_last_changed(sampled):
+        return
+    for key in keys:
+        kept = sampled.backup.pop(key, None)
+        if kept is None:
+            continue
+        device = sampled.model.get_parameter(key).device
+        setters.set(sampled.model, key, kept.weight, kept.inplace_update)
+        sampled.patch_weight_to_device(key, device_to=device)
+
+
+def exchange(new: list[Any], key: str, *tables: dict[str, list[Any]]) -> None:
+    """Put these patches in the place of as many of a parameter's, which others may have added theirs to."""
+    for patches in tables:
+        patches[key][: len(new)] = new
 
 
 def _merge_by_loader(patcher: Any, keys: Collection[str]) -> None:
@@ -70,18 +95,6 @@ def _merge_by_loader(patcher: Any, keys: Collection[str]) -> None:
     finally:
         loader.backup.update({key: weight for key, weight in kept.items() if _layer(key) not in layers})
         loader.online_backup.extend(module for module in online if module not in modules)
-
-
-def _merge_by_patcher(patcher: Any, keys: Collection[str]) -> None:
-    """Neo's patcher merges layer by layer. What it has not kept is patched at each forward."""
-    utils = importlib.import_module("backend.utils")
-    for key in keys:
-        kept = patcher.backup.pop(key, None)
-        if kept is None:
-            continue
-        device = patcher.model.get_parameter(key).device
-        (utils.copy_to_param if kept.inplace_update else utils.set_attr)(patcher.model, key, kept.weight)
-        patcher.patch_weight_to_device(key, device_to=device)
 
 
 def _read_at_forward(model: Any, key: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The model of Forge and Forge Neo: fusions go in as patches of its UNet and text encoder.
+"""The model of every Forge: fusions go in as patches of its UNet and text encoder.
 
 The host keeps three sets of patchers on the model: the originals, those after its own LoRAs (`base` here), and those of
 the picture at hand. A fusion is added to clones of the base, and the base is remembered, because the host does not
@@ -7,7 +7,6 @@ rebuild it while its own LoRAs stay the same.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from ...fusion.fused import FusedLora, Winners
 from ...layers.block import Block
 from ...layers.weights import LoraWeights
 from ..protocol import ShelfFile
-from .merge import is_merged, replace_patches
+from .dialect import Dialect
 from .parts import Names, blocks
 from .read import Reader
 from .write import Writer
@@ -50,14 +49,14 @@ class _Applied:
 class ForgeModel:
     """See Model."""
 
-    def __init__(self, networks: Any) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         from modules import sd_models
 
-        patching = importlib.import_module("backend.patcher.lora")
-        names = Names(patching)
+        names = Names(dialect)
+        self._dialect = dialect
         self._model_data = sd_models.model_data
-        self._reader = Reader(networks, patching, names, self._model_data)
-        self._writer = Writer(patching, names)
+        self._reader = Reader(dialect, names, self._model_data)
+        self._writer = Writer(dialect, names)
         self._count = itertools.count()
 
     @property
@@ -91,7 +90,7 @@ class ForgeModel:
             applied = _Applied(base, self._writer.patched(base, fused, winners, number), fused, winners, number)
         setattr(model, STATE, applied)
         self._install(model, applied.mine)
-        if not is_merged(applied.mine.unet):
+        if not self._dialect.is_merged(applied.mine.unet):
             for lora in fused:
                 self.swap(lora, lora.first_winners())
 
@@ -103,7 +102,7 @@ class ForgeModel:
         layers = {key.layer for key, winner in winners.items() if standing[key] != winner}
         if layers:
             now = {**applied.winners, fused.fingerprint: winners}
-            replace_patches(
+            self._dialect.replace(
                 applied.mine.unet,
                 self._writer.patched(applied.base, applied.fused, now, applied.number, layers).unet,
                 model.forge_objects.unet,

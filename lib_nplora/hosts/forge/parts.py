@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from ...layers.block import Block
 from ...layers.key import ModuleKey
 from ...layers.place import Part
+from .dialect import Dialect
 
 ATTRIBUTE: dict[Part, str] = {"unet": "unet", "te": "clip"}
 """Where a model keeps the patcher of a part."""
@@ -24,11 +25,6 @@ def model_of(part: Part, patcher: Any) -> Any:
     return patcher.model if part == "unet" else patcher.cond_stage_model
 
 
-def switch(dynamic_args: Any, name: str) -> Any:
-    """One of the host's switches, which Forge keeps in a dict, Neo in an object; None if it has no such switch."""
-    return dynamic_args.get(name) if isinstance(dynamic_args, dict) else getattr(dynamic_args, name, None)
-
-
 def blocks(objects: Any) -> set[Block]:
     """The blocks of a model that has them."""
     keys = (
@@ -40,16 +36,15 @@ def blocks(objects: Any) -> set[Block]:
 
 
 class Names:
-    """The host's own tables from names in LoRA files to the model's keys."""
+    """The host's own tables from names in LoRA files to the model's keys, each made once."""
 
-    def __init__(self, patching: Any) -> None:
-        self._patching = patching
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._tables: WeakKeyDictionary[Any, dict[str, Hashable]] = WeakKeyDictionary()
 
     def of(self, part: Part, patcher: Any) -> dict[str, Hashable]:
-        """The table of a part. (The default argument of the host's functions is shared: they get one of their own.)"""
+        """The table of a part."""
         model = model_of(part, patcher)
         if model not in self._tables:
-            make = self._patching.model_lora_keys_unet if part == "unet" else self._patching.model_lora_keys_clip
-            self._tables[model] = make(model, {})
+            self._tables[model] = self._dialect.names(part, model)
         return self._tables[model]

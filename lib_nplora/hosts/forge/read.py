@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import FileError
+from ...errors import FileError, HostError
 from ...layers.key import ModuleKey
 from ...layers.weights import LoraWeights
 from ...maths.dense import DenseDelta
@@ -20,6 +20,7 @@ from ...maths.lowrank import exact_math
 from ..collected import Collected, module_names
 from ..protocol import ShelfFile
 from .calculation import Calculation
+from .dialect import Dialect
 from .parts import Names, model_of, patchers
 from .target import Target
 
@@ -27,21 +28,17 @@ from .target import Target
 class Reader:
     """Takes what the host's patches add to the model's parameters."""
 
-    def __init__(self, networks: Any, patching: Any, names: Names, model_data: Any) -> None:
-        from backend.utils import load_torch_file
-
-        self._networks = networks
-        self._patching = patching
+    def __init__(self, dialect: Dialect, names: Names, model_data: Any) -> None:
+        self._dialect = dialect
         self._names = names
         self._model_data = model_data
-        self._read = load_torch_file
-        self._calculation = Calculation(patching, model_data)
+        self._calculation = Calculation(dialect, model_data)
 
     def load(self, file: ShelfFile, token: Hashable) -> LoraWeights:
         """The deltas for the loaded model, whose token this is. Raises FileError, MismatchError, HostError."""
         model = self._model_data.sd_model.forge_objects_original
         try:
-            state = self._renamed(self._tensors(file.path), model)
+            state = self._dialect.renamed(self._tensors(file.path), model)
         except Exception as error:
             raise FileError(f"'{file.name}' cannot be read: {error}") from error
         collected = Collected(file)
@@ -49,7 +46,9 @@ class Reader:
         with exact_math():
             for part, patcher in patchers(model):
                 try:
-                    patches, state = self._patching.load_lora(state, self._names.of(part, patcher))
+                    patches, state = self._dialect.load(state, self._names.of(part, patcher))
+                except HostError:
+                    raise
                 except Exception as error:
                     raise FileError(f"'{file.name}' cannot be read: {type(error).__name__} {error}") from error
                 layers = dict(model_of(part, patcher).named_parameters())
@@ -63,20 +62,12 @@ class Reader:
     def _tensors(self, path: str) -> dict[str, Tensor]:
         """The file's tensors; those of a pickle by torch's reader of weights alone: Forge's own may run its code."""
         if path.lower().endswith(".safetensors"):
-            return dict(self._read(path, safe_load=True))
+            return dict(self._dialect.read(path))
         try:
             loaded = torch.serialization.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError("it is damaged, or a pickle that can run code: use a .safetensors version") from error
         return dict(loaded.get("state_dict", loaded))
-
-    def _renamed(self, state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
-        """The file's tensors by the names that Neo gives them before it looks for their layers."""
-        if hasattr(self._networks, "state_dict_prefix_replace"):
-            state = self._networks.state_dict_prefix_replace(state, {"lora_unet__": "lora_unet_"})
-        if type(model.unet.model.diffusion_model).__name__ == "Anima" and hasattr(self._networks, "process_anima"):
-            self._networks.process_anima(state)
-        return state
 
     def _collect(self, collected: Collected, target: Target, patch: Any, shape: torch.Size | None) -> bool:
         """Take one patch. False if the host's calculation fails at it, which leaves the layer alone.
@@ -104,7 +95,7 @@ class Reader:
 
 
 def _factors(patch: Any) -> tuple[Tensor, Tensor, Any, Tensor | None] | None:
-    """(up, down, alpha, mid) of a plain LoRA patch: a tuple (kind, fields) in Forge, an adapter object in Neo."""
+    """(up, down, alpha, mid) of a plain LoRA patch: a tuple (kind, fields), or an adapter object in Neo and reForge."""
     kind, fields = (patch.name, patch.weights) if hasattr(patch, "weights") else (patch[0], patch[-1])
     if kind != "lora" or any(field is not None for field in fields[4:]):
         return None

@@ -19,18 +19,16 @@ from ...layers.place import Part
 from ...maths.delta import Delta, placed, total
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import LowRankDelta, exact_math
-from .parts import ATTRIBUTE, Names, model_of, patchers, switch
+from .dialect import Dialect
+from .parts import ATTRIBUTE, Names, model_of, patchers
 
 
 class Writer:
     """Makes patched copies of a model's patchers."""
 
-    def __init__(self, patching: Any, names: Names) -> None:
-        from backend.args import dynamic_args
-
-        self._patching = patching
+    def __init__(self, dialect: Dialect, names: Names) -> None:
+        self._dialect = dialect
         self._names = names
-        self._dynamic_args = dynamic_args
 
     def patched(
         self,
@@ -41,8 +39,7 @@ class Writer:
         layers: Container[ModuleKey] | None = None,
     ) -> Any:
         """A copy of `base` with these fusions, or with what they do to these layers."""
-        if switch(self._dynamic_args, "nunchaku"):
-            raise HostError("a Nunchaku model takes whole LoRA files only, so nothing can be fused into it")
+        self._dialect.check()
         mine = base.shallow_copy()
         for lora in fused:
             for part, patcher in patchers(mine):
@@ -53,7 +50,7 @@ class Writer:
                 }
                 if deltas:
                     filename = f"nplora://{lora.title}/{lora.fingerprint}" + (f"/{number}" if lora.schedule else "")
-                    patched = self._with_patches(part, patcher, deltas, filename, self._online(base.unet))
+                    patched = self._with_patches(part, patcher, deltas, filename, self._dialect.is_online(base.unet))
                     setattr(mine, ATTRIBUTE[part], patched)
         return mine
 
@@ -73,23 +70,13 @@ class Writer:
                     state.update(_state_dict(name_of[target], delta.balanced()))
         if patches and online and hasattr(patcher, "_process_online_loras"):
             raise HostError("this model takes factors only while LoRAs are applied on the fly: switch that off")
-        factors, left = self._patching.load_lora(
-            state, {name_of[target]: target for target in targets if target in name_of}
-        )
+        factors, left = self._dialect.load(state, {name_of[target]: target for target in targets if target in name_of})
         patches.update(factors)
         clone = patcher.clone()
-        added = clone.add_patches(filename=filename, patches=patches, strength_patch=1.0, online_mode=online)
+        added = self._dialect.add(clone, patches, filename, online)
         if left or len(added) != len(patches):
             raise HostError(f"this WebUI took only {len(added)} of {len(patches)} fused layers, so none is applied")
         return clone
-
-    def _online(self, unet: Any) -> bool:
-        """Whether to patch at each forward, as the host decides: by its switch, in Forge for quantised weights only."""
-        asked = bool(switch(self._dynamic_args, "online_lora"))
-        if hasattr(unet, "use_online_lora"):
-            return asked
-        plain = (torch.float32, torch.float16, torch.bfloat16)
-        return asked and getattr(unet.model, "storage_dtype", torch.float32) not in plain
 
 
 def _by_target(deltas: Mapping[ModuleKey, Delta], name_of: Mapping[Hashable, str], model: Any) -> dict[Hashable, Delta]:

@@ -175,6 +175,7 @@ class ModuleType:
 
 
 class A1111(StandIn):
+    adapter_name = "A1111"
     adapter_module = "a1111.model"
     adapter_class = "A1111Model"
     kinds = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora", "ia3", "oft")

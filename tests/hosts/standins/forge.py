@@ -304,12 +304,14 @@ def prefix_replaced(state, replace_prefix, filter_keys=False):
 
 
 class Forge(StandIn):
+    adapter_name = "Forge"
     adapter_module = "forge.model"
     adapter_class = "ForgeModel"
     kinds = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora")
     encodes_hires_first = True
     tells_of_denoised = False
     patcher_class = Patcher
+    online_mode = (False,)
     merge = staticmethod(merge_lora_to_weight)
     dynamic_args = {"embedding_dir": "./embeddings", "online_lora": False}  # noqa: RUF012
 
@@ -388,7 +390,7 @@ class Forge(StandIn):
 
             alpha = take("alpha")
             alpha = None if alpha is None else alpha.item()
-            dora = take("dora_scale")
+            dora = take("dora_scale") if self.has_dora else None
             if f"{name}.lora_up.weight" in lora:
                 up, down, mid = (take(f"lora_{role}.weight") for role in ("up", "down", "mid"))
                 patches[key] = self.make_patch("lora", up, down, alpha, mid, dora)
@@ -412,6 +414,7 @@ class Forge(StandIn):
         return patches, {key: value for key, value in lora.items() if key not in used}
 
     has_oft = False
+    has_dora = True
 
     def make_patch(self, kind, *fields):
         return kind, fields
@@ -436,12 +439,12 @@ class Forge(StandIn):
         for i, entry in enumerate(on_disk):
             net = types.SimpleNamespace(name=names[i], network_on_disk=entry, mentioned_name=names[i])
             self.networks.loaded_networks.append(net)
-            targets.append([entry.filename, unet_multipliers[i], te_multipliers[i], False])
+            targets.append([entry.filename, unet_multipliers[i], te_multipliers[i], *self.online_mode])
         if sd.current_lora_hash == str(targets):
             return
         sd.current_lora_hash = str(targets)
         sd.forge_objects.unet, sd.forge_objects.clip = sd.forge_objects_original.unet, sd.forge_objects_original.clip
-        for filename, unet, te, online_mode in targets:
+        for filename, unet, te, *online_mode in targets:
             sd.forge_objects.unet, sd.forge_objects.clip = self.networks.load_lora_for_models(
                 sd.forge_objects.unet,
                 sd.forge_objects.clip,
@@ -449,7 +452,7 @@ class Forge(StandIn):
                 unet,
                 te,
                 filename,
-                online_mode,
+                *online_mode,
             )
         sd.forge_objects_after_applying_lora = sd.forge_objects.shallow_copy()
 
