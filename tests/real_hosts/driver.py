@@ -1,7 +1,8 @@
 """A test's hands on a real host, which it starts by itself with a folder of its own for everything.
 
-NPLORA_A1111_DIR, NPLORA_FORGE_DIR, NPLORA_NEO_DIR name the hosts' folders, NPLORA_CHECKPOINT a Stable Diffusion 1.5
-checkpoint (random weights will do), NPLORA_CHECKPOINT_2 a different one. A host needs up to 10 GB of memory.
+NPLORA_A1111_DIR, NPLORA_FORGE_DIR, NPLORA_NEO_DIR, NPLORA_REFORGE_DIR, NPLORA_CLASSIC_DIR name the hosts' folders,
+NPLORA_CHECKPOINT a Stable Diffusion 1.5 checkpoint (random weights will do), NPLORA_CHECKPOINT_2 a different one. A host
+needs up to 10 GB of memory.
 """
 
 from __future__ import annotations
@@ -68,27 +69,41 @@ class HostKind:
         return Path(named) if named else None
 
 
-ALL = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora")
+ALL = ("lora", "loha", "loha_tucker", "lokr", "full", "norm", "glora")
 """Kinds of LoRA file that every host loads."""
+
+DORA = ("dora", "dora_out")
 
 KINDS = {
     "a1111": HostKind(
         "NPLORA_A1111_DIR",
         ("--use-cpu", "all", "--no-half", "--precision", "full", "--no-download-sd-model", "--skip-version-check"),
         {"hr_upscaler": "Latent"},
-        (*ALL, "ia3", "oft", "boft"),
+        (*ALL, *DORA, "ia3", "oft", "boft"),
     ),
     "forge": HostKind(
         "NPLORA_FORGE_DIR",
         ("--always-cpu", "--all-in-fp32", "--clip-in-fp32", "--no-download-sd-model"),
         {"hr_upscaler": "Latent", "hr_additional_modules": []},
-        ALL,
+        (*ALL, *DORA),
     ),
     "neo": HostKind(
         "NPLORA_NEO_DIR",
         ("--cpu", "--force-fp32", "--fp32-text-enc"),
         {"hr_upscaler": "None", "hr_additional_modules": []},
-        (*ALL, "oft", "boft"),
+        (*ALL, *DORA, "oft", "boft"),
+    ),
+    "reforge": HostKind(
+        "NPLORA_REFORGE_DIR",
+        ("--always-cpu", "--all-in-fp32", "--clip-in-fp32", "--no-download-sd-model"),
+        {"hr_upscaler": "Latent"},
+        (*ALL, *DORA, "oft", "boft"),
+    ),
+    "classic": HostKind(
+        "NPLORA_CLASSIC_DIR",
+        ("--always-cpu", "--all-in-fp32", "--clip-in-fp32", "--no-download-sd-model"),
+        {"hr_upscaler": "Latent"},
+        ALL,
     ),
 }
 

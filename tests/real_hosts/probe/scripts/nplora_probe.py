@@ -79,7 +79,7 @@ def checkpoint_key(name):
     """Where the host itself takes a module of a LoRA file to be."""
     sd_model = model()
     if hasattr(sd_model, "forge_objects_original"):
-        lora = sys.modules["backend.patcher.lora"]
+        lora = sys.modules.get("backend.patcher.lora") or sys.modules["ldm_patched.modules.lora"]
         objects = sd_model.forge_objects_original
         key = lora.model_lora_keys_unet(objects.unet.model, {}).get(name)
         if key:
