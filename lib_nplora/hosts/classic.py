@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any
@@ -34,6 +35,9 @@ def detect() -> Host | None:
     if not there or is_loaded("ldm_patched.modules.weight_adapter"):
         return None
     lacks_nothing(USED)
+    load_lora = sys.modules["ldm_patched.modules.lora"].load_lora
+    if is_there("modules.shared", "cached_lora_hash") or len(inspect.signature(load_lora).parameters) != 2:
+        raise HostError("this Forge Classic keeps its LoRAs in a newer way than NP-LoRA knows (that of February 2025)")
     from .forge.model import ForgeModel
 
     networks = sys.modules["networks"]

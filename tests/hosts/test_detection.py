@@ -76,6 +76,24 @@ def test_no_adapter_takes_another_host_for_a_spoilt_one_of_its_own(driver, caplo
     assert not caplog.records
 
 
+@pytest.mark.parametrize("driver", [Classic], indirect=True)
+def test_a_newer_classic_is_left_alone_and_told(driver, monkeypatch, caplog):
+    def load_lora(lora, known_keys, to_load, do_referential_load):
+        """Later in 2025."""
+
+    for module, name, value in (
+        ("modules.shared", "cached_lora_hash", []),
+        ("ldm_patched.modules.lora", "load_lora", load_lora),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules[module], name, value, raising=False)
+            caplog.clear()
+            assert detect_host() is None
+        (record,) = caplog.records
+        assert "newer" in record.getMessage()
+    assert detect_host().name == "Forge Classic"
+
+
 FILES = {
     "A1111": ("a1111/*.py",),
     "Forge": ("forge/__init__.py", "forge/backend.py", "forge/model.py"),

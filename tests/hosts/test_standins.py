@@ -609,3 +609,19 @@ def test_a_swap_that_fails_is_said_once_and_ends_the_changes(driver, loras, monk
     assert seen(driver) == {name: letters[:3] + letters[2] * 3 for name, letters in expected.items()}
     assert driver.generate("a cat").pixels == plain
     assert driver.generate(KLORA, steps=6).pixels == first
+
+
+@pytest.mark.parametrize("driver", [Classic], indirect=True)
+def test_classic_says_that_it_reads_no_doras(driver, loras):
+    """It would take their factors, and leave out the magnitudes."""
+    tensors = load_file(loras.dog)
+    for name in list(tensors):
+        if name.endswith("lora_up.weight"):
+            magnitude = torch.ones(tensors[name].shape[0], 1)
+            tensors[name.replace("lora_up.weight", "dora_scale")] = magnitude
+    save_file(tensors, driver.lora_dir / "scaled.safetensors")
+    plain = driver.generate("a cat").pixels
+    picture = driver.generate("a cat <nplora:scaled:vangogh:1>")
+    (comment,) = picture.comments
+    assert "does not read DoRAs" in comment
+    assert picture.pixels == plain
