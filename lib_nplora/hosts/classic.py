@@ -59,7 +59,7 @@ class Classic(ldm_patched.LdmPatched):
         """See Dialect. Raises HostError for a DoRA, of which the host would take the factors alone."""
         patches, left = self._lora.load_lora(state, names)
         if any(f"{name}.dora_scale" in left for name, target in names.items() if target in patches):
-            raise HostError("this WebUI does not read DoRAs: use a plain LoRA")
+            raise HostError("it is a DoRA, in a format that this WebUI does not read: use a plain LoRA")
         return patches, left
 
     def merged(self, patcher: Any, patch: Any, weight: Tensor, target: Target) -> Tensor:

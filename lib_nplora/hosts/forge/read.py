@@ -47,8 +47,8 @@ class Reader:
             for part, patcher in patchers(model):
                 try:
                     patches, state = self._dialect.load(state, self._names.of(part, patcher))
-                except HostError:
-                    raise
+                except HostError as error:
+                    raise FileError(f"'{file.name}' cannot be read: {error}") from error
                 except Exception as error:
                     raise FileError(f"'{file.name}' cannot be read: {type(error).__name__} {error}") from error
                 layers = dict(model_of(part, patcher).named_parameters())
