@@ -123,6 +123,7 @@ def test_only_some_rooms_see_what_is_not_ours(path):
 
 def test_host_adapters_do_not_know_each_other():
     helpers = {"hosts", "hosts.protocol", "hosts.detection", "hosts.lora_list", "hosts.collected", "hosts.namesakes"}
+    helpers |= {dotted(path) for path in (PACKAGE / "hosts" / "patching").glob("*.py")}
     for path in (PACKAGE / "hosts").rglob("*.py"):
         own = ".".join(dotted(path).split(".")[:2])
         ours = {module for module, ours in imported(path) if ours and room(module) == "hosts"}

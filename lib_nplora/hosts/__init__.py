@@ -2,7 +2,7 @@
 
 A host is a shelf of files and a model. Its model lets the host's own loader read a LoRA and match it to the loaded
 weights, takes the outcome as deltas under the host's keys, and hands fused deltas back under the same keys. It never
-translates a layer's name.
+translates a layer's name. What the kinds of Forge share is `patching`.
 
 diffusers is no WebUI: a pipeline of it is handed over, and its LoRA files are read by our own reader.
 """

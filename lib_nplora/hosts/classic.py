@@ -14,9 +14,9 @@ from torch import Tensor
 from ..errors import HostError
 from . import lora_list
 from .detection import is_loaded, is_there, lacks_nothing
-from .forge import ldm_patched, merge
-from .forge.dialect import Patches
-from .forge.target import Target
+from .patching import ldm_patched, merge
+from .patching.dialect import Patches
+from .patching.target import Target
 from .protocol import Host
 
 USED = {
@@ -38,7 +38,7 @@ def detect() -> Host | None:
     load_lora = sys.modules["ldm_patched.modules.lora"].load_lora
     if is_there("modules.shared", "cached_lora_hash") or len(inspect.signature(load_lora).parameters) != 2:
         raise HostError("this Forge Classic keeps its LoRAs in a newer way than NP-LoRA knows (that of February 2025)")
-    from .forge.model import ForgeModel
+    from .patching.model import ForgeModel
 
     networks = sys.modules["networks"]
     return Host("Forge Classic", ForgeModel(Classic()), lora_list.LoraList(networks))

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from . import lora_list
 from .detection import is_loaded, is_there, lacks_nothing
-from .forge import ldm_patched, merge
-from .forge.dialect import Patches
-from .forge.target import Target
+from .patching import ldm_patched, merge
+from .patching.dialect import Patches
+from .patching.target import Target
 from .protocol import Host
 
 USED = {
@@ -30,7 +30,7 @@ def detect() -> Host | None:
     if not (is_there("networks", "load_lora_for_models") and is_loaded("ldm_patched.modules.weight_adapter")):
         return None
     lacks_nothing(USED)
-    from .forge.model import ForgeModel
+    from .patching.model import ForgeModel
 
     networks = sys.modules["networks"]
     return Host("reForge", ForgeModel(ReForge()), lora_list.LoraList(networks))

@@ -96,9 +96,9 @@ def test_a_newer_classic_is_left_alone_and_told(driver, monkeypatch, caplog):
 
 FILES = {
     "A1111": ("a1111/*.py",),
-    "Forge": ("forge/__init__.py", "forge/backend.py", "forge/model.py"),
-    "reForge": ("reforge.py", "forge/ldm_patched.py", "forge/model.py"),
-    "Forge Classic": ("classic.py", "forge/ldm_patched.py", "forge/model.py"),
+    "Forge": ("forge.py", "patching/model.py"),
+    "reForge": ("reforge.py", "patching/ldm_patched.py", "patching/model.py"),
+    "Forge Classic": ("classic.py", "patching/ldm_patched.py", "patching/model.py"),
 }
 """Where each adapter touches its host."""
 

@@ -305,7 +305,7 @@ def prefix_replaced(state, replace_prefix, filter_keys=False):
 
 class Forge(StandIn):
     adapter_name = "Forge"
-    adapter_module = "forge.model"
+    adapter_module = "patching.model"
     adapter_class = "ForgeModel"
     kinds = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora")
     encodes_hires_first = True

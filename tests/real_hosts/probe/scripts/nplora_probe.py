@@ -267,7 +267,7 @@ def start(demo, app):
 
     processing.StableDiffusionProcessing.comment = comment
     counting(sys.modules["lib_nplora.methods.bases"], "right_svd", "decompositions")
-    for module_name, class_name in (("a1111", "A1111Model"), ("forge", "ForgeModel")):
+    for module_name, class_name in (("a1111", "A1111Model"), ("patching", "ForgeModel")):
         adapter = sys.modules.get(f"lib_nplora.hosts.{module_name}.model")
         if adapter:
             counting(getattr(adapter, class_name), "load", "loads")

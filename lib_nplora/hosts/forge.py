@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from ...errors import HostError
-from ...layers.place import Part
-from . import merge
-from .dialect import Patches
-from .target import Target
+from ..errors import HostError
+from ..layers.place import Part
+from . import lora_list
+from .detection import is_loaded, is_there, lacks_nothing
+from .patching import merge
+from .patching.dialect import Patches
+from .patching.target import Target
+from .protocol import Host
+
+USED = {
+    "networks": ("load_lora_for_models", *lora_list.USED),
+    "backend.args": ("dynamic_args",),
+    "backend.utils": ("load_torch_file", "set_attr", "copy_to_param"),
+    "backend.patcher.lora": ("load_lora", "merge_lora_to_weight", "model_lora_keys_unet", "model_lora_keys_clip"),
+    "modules.sd_models": ("model_data",),
+}
+
+
+def detect() -> Host | None:
+    """The host, if its built-in LoRA extension patches a UNet and a text encoder. Raises HostError."""
+    if not (is_there("networks", "load_lora_for_models") and is_loaded("backend.patcher.lora")):
+        return None
+    lacks_nothing(USED)
+    from .patching.model import ForgeModel
+
+    networks = sys.modules["networks"]
+    return Host("Forge", ForgeModel(Backend(networks)), lora_list.LoraList(networks))
 
 
 class Backend:
