@@ -6,6 +6,8 @@ import importlib
 import inspect
 import sys
 from collections.abc import Collection, Hashable, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 import torch
@@ -63,8 +65,12 @@ class Classic(ldm_patched.LdmPatched):
         return patches, left
 
     def merged(self, patcher: Any, patch: Any, weight: Tensor, target: Target) -> Tensor:
-        """See Dialect."""
-        merged: Tensor = patcher.calculate_weight([(1.0, patch, 1.0)], weight, target.key)
+        """See Dialect. The host prints what fails, and leaves the weight alone."""
+        with redirect_stdout(StringIO()) as printed:
+            merged: Tensor = patcher.calculate_weight([(1.0, patch, 1.0)], weight, target.key)
+        for line in printed.getvalue().splitlines():
+            if line.startswith(("ERROR", "WARNING")):
+                raise RuntimeError(line)
         return merged
 
     def kept(self, patcher: Any, key: str) -> Any:
