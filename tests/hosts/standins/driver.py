@@ -84,12 +84,14 @@ class StandIn(Driver):
         self._count()
 
     def stop(self) -> None:
-        self.unload_scripts()
-        self._patch.undo()
-        self._forget_webui()
-        logging.root.removeHandler(self._log)
-        logging.root.setLevel(logging.WARNING)
-        logging.getLogger("nplora").setLevel(logging.NOTSET)
+        try:
+            self.unload_scripts()
+        finally:
+            self._patch.undo()
+            self._forget_webui()
+            logging.root.removeHandler(self._log)
+            logging.root.setLevel(logging.WARNING)
+            logging.getLogger("nplora").setLevel(logging.NOTSET)
 
     def run_scripts(self) -> None:
         """What a host does at its start and after "Reload UI"."""
@@ -253,8 +255,8 @@ class StandIn(Driver):
 def running(kind: type[StandIn], lora_dir: Path) -> Iterator[StandIn]:
     """The stand-in for as long as it is needed."""
     host = kind(lora_dir)
-    host.start()
     try:
+        host.start()
         yield host
     finally:
         host.stop()
