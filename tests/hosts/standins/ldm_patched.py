@@ -169,7 +169,6 @@ class Classic(LdmPatched):
 
     def host_modules(self):
         modules = super().host_modules()
-        loaded_models.clear()
         modules["ldm_patched.modules.utils"].set_attr = set_attr
         for name, attributes in (
             ("model_management", {"current_loaded_models": loaded_models}),
@@ -177,6 +176,11 @@ class Classic(LdmPatched):
         ):
             modules[f"ldm_patched.modules.{name}"] = module(f"ldm_patched.modules.{name}", **attributes)
         return modules
+
+    def load_checkpoint(self, seed):
+        """The model before is unloaded first."""
+        loaded_models.clear()
+        super().load_checkpoint(seed)
 
     def make_patch(self, kind, *fields):
         return kind, fields[:-1]
