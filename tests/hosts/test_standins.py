@@ -53,6 +53,22 @@ def test_each_host_is_told_by_what_it_can_do(driver):
     assert detect_host().name == driver.adapter_name
 
 
+@pytest.mark.parametrize("step", ["run_scripts", "unload_scripts"])
+@pytest.mark.parametrize("kind", [A1111, Forge, Neo, ReForge, Classic])
+def test_a_stand_in_that_fails_leaves_no_module_to_the_next(kind, step, tmp_path, monkeypatch):
+    """A module that is left would make the next host another one."""
+
+    def fail(self):
+        raise RuntimeError("the test fails here")
+
+    monkeypatch.setattr(kind, step, fail)
+    before = dict(sys.modules)
+    with pytest.raises(RuntimeError, match="the test fails here"), running(kind, tmp_path):
+        pass
+    left = {name for name, module in sys.modules.items() if before.get(name) is not module}
+    assert not {name.partition(".")[0] for name in left} & {"backend", "gradio", "ldm_patched", "modules", "networks"}
+
+
 def test_an_unknown_host_is_left_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "networks", types.ModuleType("networks"))
     assert detect_host() is None
