@@ -27,8 +27,9 @@ PARTS = (
     *("content", "style", "refresh", "swap", "mu_position", "mu", "hard", "content_weight", "style_weight"),
     *("k", "method", "te", "tag", "insert"),
 )
-NOT_OURS = {"Cannot read properties of undefined (reading 'props')"}
-"""What a host's page complains of without us, too: A1111's, when the width or height of a picture is changed."""
+NOT_OURS = {"Cannot read properties of undefined (reading 'props')", "Wake Lock is not supported."}
+"""What a host's page complains of without us, too: A1111's, when the width or height of a picture is changed; Neo's,
+in a browser without a window."""
 MUS = ("0", "0.1", "0.5", "1", "10", "hard")
 
 
