@@ -42,6 +42,8 @@ HOST_ENVIRONMENT = {
     "PYTHONPATH": "",
     "OMP_NUM_THREADS": str(os.cpu_count()),
 }
+SETTINGS = {"live_previews_enable": False}
+"""Previews take a model that a host would download."""
 COMMON_FLAGS = ("--skip-prepare-environment", "--skip-install", "--skip-torch-cuda-test", "--api")
 
 
@@ -136,6 +138,7 @@ class RealHost(Driver):
         self._link(checkpoints[0])
         (data / "extensions" / "sd-webui-nplora").symlink_to(ROOT)
         shutil.copytree(PROBE, data / "extensions" / "sd-webui-nplora-probe")
+        (data / "config.json").write_text(json.dumps(SETTINGS))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
