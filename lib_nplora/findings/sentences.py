@@ -33,14 +33,6 @@ UNEVEN = 1.5
 AS_UNRELATED = 1.2
 """Up to so many times what unrelated LoRAs would share is said to be no more than that."""
 
-_CHANGES = (
-    (0.01, say("hardly any change")),
-    (0.1, say("a small change")),
-    (0.35, say("a clear change")),
-    (1.0, say("a strong change")),
-)
-"""What to expect of so large a share of the content's energy, and less."""
-
 _PARTS = {"unet": "diffusion model", "te": "text encoder"}
 
 
@@ -156,12 +148,10 @@ def verdict(fusion: FileFusion, request: FusionRequest) -> Said:
         return say("One of the two changes nothing in the layers that both have, so this is a plain merge.")
     values: dict[str, Value] = {"share": percent(total.overlap), "times": _times(total), "mu": _mu(request)}
     if projects(request):
-        change = next(words for most, words in _CHANGES if total.removed <= most)
         return say(
-            "The two share {share} of the content's energy, {times}; mu = {mu} removes {removed}: expect {change}.",
+            "The two share {share} of the content's energy, {times}; mu = {mu} removes {removed}.",
             **values,
             removed=percent(total.removed),
-            change=change,
         )
     return say(
         "The two share {share} of the content's energy, {times}; method={method} does not look at that, {np} at "

@@ -91,7 +91,7 @@ def _remarks(cause: str, effect: Effect) -> Sequence[str]:
         return ()
     removed = f"{cause} removes {100 * effect.removed:.2f} % of the content's energy"
     if 0 < effect.removed < SMALL_EFFECT:
-        return [f"these LoRAs hardly overlap, so expect a small change: {removed}"]
+        return [f"these LoRAs hardly overlap: {removed}"]
     if effect.protected > MANY_DIRECTIONS:
         return [
             f"the style uses {100 * effect.protected:.0f} % of all directions, so little content is left: "

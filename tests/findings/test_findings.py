@@ -37,8 +37,7 @@ def said(rows: dict[ModuleKey, Interference], merges_plainly: bool = False, **se
 def test_the_total_is_told_first():
     first = said({DOWN: ROW}).splitlines()[0]
     assert first == (
-        "The two share 14 % of the content's energy, 1.4 x what unrelated LoRAs would share; mu = 0.5 removes 7.8 %: "
-        "expect a small change."
+        "The two share 14 % of the content's energy, 1.4 x what unrelated LoRAs would share; mu = 0.5 removes 7.8 %."
     )
 
 
@@ -71,7 +70,6 @@ def test_blocks_and_parts_are_compared():
 
 def test_a_pair_that_mu_can_do_nothing_for_is_told():
     weak = replace(ROW, overlap=0.006, chance=0.006, inside=0.006, removed=0.0033)
-    assert "expect hardly any change" in said({DOWN: weak})
     assert "mu can't do much for this pair: even hard removes only 0.6 %." in said({DOWN: weak})
     assert "can't do much" not in said({DOWN: ROW})
 

@@ -75,8 +75,8 @@ def test_a_language_keeps_the_values_of_each_sentence(path):
 def test_the_hosts_language_is_read(tmp_path):
     with running(A1111, tmp_path) as host:
         assert of_language() == {}
-        host.page.words["hardly any change"] = "kaum eine Änderung"
-        assert of_language() == {"hardly any change": "kaum eine Änderung"}
+        host.page.words["diffusion model"] = "Diffusionsmodell"
+        assert of_language() == {"diffusion model": "Diffusionsmodell"}
 
 
 def test_the_menu_of_the_cards_shows_these():
