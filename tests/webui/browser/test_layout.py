@@ -20,6 +20,13 @@ PARTS = (
 )
 ORDER = ("content", "method", "about", "mu", "mu_recipe", "content_weight", "tag", "more", "inspect_fold", "save_fold")
 """What a person does, from top to bottom."""
+TOGETHER = (
+    *(("style", "refresh"), ("style", "swap"), ("mu", "hard")),
+    *((f"{name}_by_block", f"{name}_by_block_add") for name in ("mu", "content", "style")),
+)
+"""What shares a line, on a phone too."""
+NARROWEST = 284
+"""Pixels that Forge leaves the panel on a page of 400."""
 SHORT_ENOUGH = 1250
 """Pixels that the panel may be high on a phone, its folds closed."""
 
@@ -93,13 +100,35 @@ def test_it_is_in_the_order_of_what_one_does_with_room_between(themed, theme, wi
         assert themed.accordion.bounding_box()["height"] <= SHORT_ENOUGH
 
 
+def test_what_belongs_together_shares_a_line(themed, width):
+    themed.unfold("more")
+    if width == 400:
+        assert themed.accordion.bounding_box()["width"] == NARROWEST
+    for pair in TOGETHER:
+        assert share_a_line(*(themed.part(name).bounding_box() for name in pair)), pair
+
+
 def test_hard_stands_on_its_rows_line(themed):
-    number, hard = (themed.part(name).locator("input").bounding_box() for name in ("mu", "hard"))
-    assert number["y"] <= hard["y"] + hard["height"] / 2 <= number["y"] + number["height"]
+    assert hard_is_beside_mu(themed)
 
 
 def test_the_theme_reaches_it(themed, theme):
     assert (_brightness(themed.tag) > 128) == (theme == "dark")
+
+
+def hard_is_beside_mu(panel: Panel) -> bool:
+    """Whether the box stands at the height of the number."""
+    number, hard = (panel.part(name).locator("input").bounding_box() for name in ("mu", "hard"))
+    return bool(number["y"] <= hard["y"] + hard["height"] / 2 <= number["y"] + number["height"])
+
+
+def share_a_line(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Whether the two boxes stand beside each other."""
+    return (
+        one["y"] < other["y"] + other["height"] - 1
+        and other["y"] < one["y"] + one["height"] - 1
+        and one["x"] + one["width"] <= other["x"] + 1
+    )
 
 
 def _brightness(element: Locator) -> float:
