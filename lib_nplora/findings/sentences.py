@@ -28,7 +28,7 @@ LITTLE = 0.05
 MUCH = 0.5
 
 UNEVEN = 1.5
-"""How much stronger one side must be for balance to be proposed."""
+"""How much stronger one side must be for it to be told."""
 
 AS_UNRELATED = 1.2
 """Up to so many times what unrelated LoRAs would share is said to be no more than that."""
@@ -261,12 +261,9 @@ def _strength(fusion: FileFusion, request: FusionRequest) -> Said | None:
         )
     if times <= UNEVEN:
         return None
+    remedy = say("lower its weight if the content is lost") if side else say("lower its weight if the style is lost")
     if balances:
-        remedy = say("balance=layer would scale it to {told}", told=told)
-    elif side:
-        remedy = say("lower its weight if the content is lost")
-    else:
-        remedy = say("lower its weight if the style is lost")
+        remedy = say("{remedy}, or try balance=layer, which scales it to {told}", remedy=remedy, told=told)
     values: dict[str, Value] = {"times": f"{times:.2g}", "remedy": remedy}
     return (
         say("The style is {times} x as strong as the content: {remedy}.", **values)

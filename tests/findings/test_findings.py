@@ -115,15 +115,16 @@ def test_a_side_that_is_much_stronger(energies, told):
 OTHER = ModuleKey("lora_unet_mid_block_attentions_0_proj_in", "unet")
 
 
-def test_balance_is_proposed_with_what_it_would_do():
+def test_balance_is_named_beside_the_weight_as_something_to_try():
     """The style is 4 x as strong in one block and 2 x in the other, so sqrt(1 / 4) and sqrt(1 / 2) are its weights."""
     rows = {
         DOWN: replace(ROW, content_energy=1.0, style_energy=16.0, meeting=(2.0, 0.5)),
         OTHER: replace(ROW, content_energy=1.0, style_energy=4.0, meeting=(math.sqrt(2), math.sqrt(0.5))),
     }
-    remedy = "balance=layer would scale it to 0.55 on average; most in in4 (0.5)."
-    assert f"The style is 3.2 x as strong as the content: {remedy}" in said(rows)
-    assert "lower its weight if the content is lost" in said(rows, method="blora")
+    told = "The style is 3.2 x as strong as the content: lower its weight if the content is lost"
+    scaled = "0.55 on average; most in in4 (0.5)"
+    assert f"{told}, or try balance=layer, which scales it to {scaled}." in said(rows)
+    assert f"{told}." in said(rows, method="blora")
 
 
 def test_what_balance_does_is_told():
