@@ -25,8 +25,8 @@ MOST_PAIRS = 16
 
 Key = tuple[object, ...]
 
-_kept: OrderedDict[Key, FileFusion | None] = OrderedDict()
-"""Pair -> what was found; None if it took too long."""
+_kept: OrderedDict[Key, FileFusion] = OrderedDict()
+"""Pair -> what was found."""
 
 _lock = threading.Lock()
 
@@ -46,13 +46,15 @@ def quick(pair: FilePair) -> Said | None:
     Raises FileError, MismatchError, RequestError.
     """
     key = _key(pair)
-    if key not in _kept:
-        _remember(key, _inspected(pair))
-    fusion = _kept.get(key)
-    return verdict(at_strength(fusion, pair.request), pair.request) if fusion else None
+    fusion = _kept.get(key) or _inspected(pair)
+    if fusion is None:
+        return None
+    _remember(key, fusion)
+    return verdict(at_strength(fusion, pair.request), pair.request)
 
 
 def _inspected(pair: FilePair) -> FileFusion | None:
+    """None if it takes too long."""
     end = monotonic() + SECONDS
 
     def hurry(done: int, total: int) -> None:
@@ -67,7 +69,7 @@ def _inspected(pair: FilePair) -> FileFusion | None:
         return None
 
 
-def _remember(key: Key, fusion: FileFusion | None) -> None:
+def _remember(key: Key, fusion: FileFusion) -> None:
     with _lock:
         _kept[key] = fusion
         _kept.move_to_end(key)

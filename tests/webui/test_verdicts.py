@@ -40,6 +40,13 @@ def test_what_takes_longer_is_not_told_until_it_was_inspected(pair, monkeypatch,
     assert "mu = 2 removes" in str(verdicts.quick(pair))
 
 
+def test_a_pair_that_was_slow_once_is_tried_again(pair, monkeypatch):
+    with monkeypatch.context() as slow:
+        slow.setattr(verdicts, "SECONDS", -1)
+        assert verdicts.quick(pair) is None
+    assert "mu = 2 removes" in str(verdicts.quick(pair))
+
+
 def test_a_replaced_file_is_read_again(pair):
     before = str(verdicts.quick(pair))
     loras.write(pair.content, loras.random_lora(loras.SD1, 8, 3))
