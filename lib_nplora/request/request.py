@@ -48,7 +48,7 @@ class FusionRequest:
     method
         What does it.
     given
-        The parameters that are not at their default, also those that the method does not read.
+        The method's parameters that are not at their default, and whatever was given that it does not read.
     te, unet
         Multipliers of the fused update on that part.
     """
@@ -126,8 +126,8 @@ def _given(method: Method, values: Mapping[str, Any]) -> Given:
     """As FusionRequest holds it."""
 
     def counts(parameter: Parameter[Any]) -> bool:
-        default = (method.parameter(parameter.name) or parameter).default
-        return bool(held(parameter) != parameter.held(default))
+        own = method.parameter(parameter.name)
+        return own is None or bool(held(parameter) != own.held(own.default))
 
     def held(parameter: Parameter[Any]) -> Any:
         return parameter.held(values[parameter.name])

@@ -106,6 +106,15 @@ class PanelState:
                 values |= _shown(parameter, given[parameter.name])
         return cls.with_values(**values)
 
+    @classmethod
+    def unread(cls, args: Sequence[Any]) -> list[str]:
+        """What is given by name, and not empty, that the panel's method does not read. Raises RequestError."""
+        method = method_named(_read_text("method", _values(args)["method"]))
+        named = [named for named in args if isinstance(named, Mapping)]
+        given = {name for values in named for name, value in values.items() if value not in (None, "")}
+        others = [one for one in parameters().values() if not method.parameter(one.name)]
+        return [name for one in others for name in _of_parameter(one) if name in given]
+
     def request(self) -> FusionRequest:
         """What the panel asks for. Raises RequestError."""
         for role in ROLES:

@@ -48,6 +48,8 @@ def write(p: Any, args: Sequence[Any]) -> None:
     everything = [one for several in composed.values() for one in several]
     for comment in dict.fromkeys(comment for one in everything for comment in one.comments):
         say(p, comment, logging.INFO)
+    if panel and (unread := PanelState.unread(args)):
+        say(p, f"{', '.join(unread)} has no effect with method={panel.method.name}", logging.INFO)
     if all(one.by_panel for one in everything):
         p.extra_generation_params[MARK] = BY_PANEL
 

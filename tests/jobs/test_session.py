@@ -299,6 +299,7 @@ def refused(session: Session, host: NotingHost) -> None:
         ("method=ties:seed=1", "seed= has no effect with method=ties"),
         ("method=direct:scope=all", "scope= has no effect with method=direct"),
         ("0.1:method=direct", "mu= has no effect with method=direct"),
+        ("0.5:method=direct", "mu= has no effect with method=direct"),
         ("0.5,mid@2:k=4:method=klora", "mu=, k= has no effect with method=klora"),
     ],
 )

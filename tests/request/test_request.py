@@ -68,8 +68,13 @@ def test_values_are_those_that_the_method_reads():
 def test_a_default_is_not_given():
     assert pair(mu=0.5, k=None).given == pair(mu=ByBlock(0.5)).given == ()
     assert pair(mu=ByBlock(0.5, ((MID, 0.5),))).given == (("mu", ByBlock(0.5, ((MID, 0.5),))),)
-    assert pair(method="klora", beta=0.5, mu=0.5).given == ()
+    assert pair(method="klora", beta=0.5).given == ()
     assert pair(method="klora*", beta=0.5).given == (("beta", 0.5),)
+
+
+def test_what_the_method_does_not_read_is_given_whatever_its_value():
+    assert pair(method="klora", mu=0.5).given == (("mu", ByBlock(0.5)),)
+    assert pair(method="klora", mu=None).given == ()
 
 
 @given(st.fixed_dictionaries({}, optional=asked.given))
@@ -86,7 +91,9 @@ def test_what_is_given_stands_in_the_order_of_the_table(given_):
         ("<nplora:a:b:2:k=4>", []),
         ("<nplora:a:b:method=klora:alpha=3>", []),
         ("<nplora:a:b:2:method=klora>", ["mu= has no effect with method=klora"]),
-        ("<nplora:a:b:0.5:method=klora>", []),
+        ("<nplora:a:b:0.5:method=klora>", ["mu= has no effect with method=klora"]),
+        ("<nplora:a:b:k=all:method=klora>", ["k= has no effect with method=klora"]),
+        ("<nplora:a:b:method=klora>", []),
         ("<nplora:a:b:mid@2:method=klora>", ["mu= has no effect with method=klora"]),
         ("<nplora:a:b:seed=3:method=direct:alpha=3:k=4>", ["k=, alpha=, seed= has no effect with method=direct"]),
         ("<nplora:a:b:2:method=hard>", ["mu= has no effect with method=hard"]),

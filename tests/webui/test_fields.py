@@ -169,6 +169,12 @@ def test_nothing_is_the_methods_own():
     assert given_of(method="klora", alpha="", beta=" ", scope=None) == {}
 
 
+def test_what_the_method_does_not_read_is_told_of_what_is_given_by_name():
+    named = {**PAIR, "method": "KLoRA", "mu": 0.5, "hard": False, "beta": 1, "density": "", "k": None}
+    assert PanelState.unread([named]) == ["mu", "hard"]
+    assert PanelState.unread([True, "a", "b", 2, False, 1, 1, "8", "klora"]) == []
+
+
 @pytest.mark.parametrize("method", methods().values(), ids=str)
 def test_only_what_the_method_reads_is_asked_for(method):
     """What is left in a hidden box has no effect, even if it makes no sense."""

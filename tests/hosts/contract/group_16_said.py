@@ -56,6 +56,19 @@ class Said:
         assert all(cell.infotext.startswith("a cat <nplora:dog:vangogh:method=klora>\n") for cell in cells[2:])
         assert len({cell.pixels for cell in cells}) == 3
 
+    @pytest.mark.parametrize("mu", ["0.5", "2"])
+    def test_16_a_tag_says_what_its_method_does_not_read(self, driver, loras, mu):
+        tag = f"<nplora:dog:vangogh:{mu}:method=direct>"
+        picture = driver.generate(f"a cat {tag}")
+        assert picture.params[SAID] == f"{tag}: mu= has no effect with method=direct"
+        assert driver.compare(fused(loras.dog, loras.vangogh, 0)).worst < 1e-4
+
+    def test_16_a_panel_says_what_its_method_does_not_read_of_what_is_given_by_name(self, driver, loras):
+        panel = {"content": "dog", "style": "vangogh", "method": "direct", "mu": 0.5, "alpha": ""}
+        picture = driver.generate("a cat", panel=[panel])
+        assert picture.params[SAID] == "mu has no effect with method=direct"
+        assert picture.infotext.startswith("a cat <nplora:dog:vangogh:method=direct>\n")
+
     @pytest.mark.parametrize(
         ("meant", "said"),
         [
