@@ -15,6 +15,11 @@ from .prompt import TAG, ExtraNetworkData, is_fusion, items_of, spelled
 _ATTEMPT = re.compile(r"<\s*(np[\s_-]*lora|[\w-]+)([^<>\n]*)(>?)")
 """What may be meant as a tag: (name, what follows it, its end)."""
 
+_SHAPE = re.compile(r"<\w+:[^>]+>")
+"""What a host takes for a tag, by whatever name, in the prompt."""
+
+_NO_NAME = "there is no tag of this name"
+
 _BETWEEN = " \t:;,.|/="
 """Signs that people put where a colon belongs."""
 
@@ -43,27 +48,38 @@ def _misnamed(data: ExtraNetworkData) -> Iterator[str]:
     for name, several in data.items():
         if _is_near(name) and not is_fusion(name):
             for items in map(items_of, several):
-                yield f"{spelled(name, items)}: there is no tag of this name. Write {_written(items)}"
+                yield f"{spelled(name, items)}: {_NO_NAME}. Write {_written(items)}"
 
 
-def _no_tags(prompts: Iterable[str]) -> Iterator[str]:
-    """No tags to the host, which takes them for words."""
+def _no_tags(prompts: Iterable[str], where: str = "") -> Iterator[str]:
+    """No tags to the host, which takes them for words.
+
+    where
+        Said behind how each is written.
+    """
     for prompt in prompts:
-        for match in filter(lambda match: _is_near(match[1]), _ATTEMPT.finditer(prompt)):
+        for match in filter(_is_meant, _ATTEMPT.finditer(prompt)):
             _, rest, end = match.groups()
             if end:
-                yield f"{match[0]}: this is no tag. Write {_written(rest.lstrip(_BETWEEN).split(':'))}"
+                wrong = _NO_NAME if _SHAPE.fullmatch(match[0]) else "this is no tag"
+                yield f"{match[0]}: {wrong}. Write {_written(rest.lstrip(_BETWEEN).split(':'))}{where}"
             else:
                 text = match[0].partition(",")[0].rstrip()
                 items = rest.partition(",")[0].lstrip(_BETWEEN).split(":")
-                yield f"{text}: it has no '>' at its end. Write {_written(items)}"
+                yield f"{text}: it has no '>' at its end. Write {_written(items)}{where}"
 
 
 def _in_negative(prompts: Iterable[str]) -> Iterator[str]:
-    """Tags in the negative prompt, which the host takes for words there."""
+    """Tags in the negative prompt, and what is meant as one, which the host takes for words there."""
     for prompt in prompts:
         for one in prompt_text.find(prompt):
             yield f"{one.asked.tag}: no tag is read in the negative prompt. Move it to the prompt"
+        yield from _no_tags([prompt], " in the prompt: no tag is read in the negative one")
+
+
+def _is_meant(match: re.Match[str]) -> bool:
+    """Whether the match is meant as a tag of ours, and is none."""
+    return _is_near(match[1]) and not prompt_text.find(match[0])
 
 
 def _is_near(name: str) -> bool:

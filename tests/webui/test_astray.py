@@ -59,6 +59,14 @@ def test_what_is_meant_is_written_as_it_should_be(prompt, written):
     assert problem.endswith(f". Write {written}")
 
 
+@pytest.mark.parametrize(
+    "meant", ["< nplora:dog:vangogh:1>", "<nplora>", "<nplra:dog:vangogh>", "<np-lora:dog:b>", "<nplora:dog:vangogh"]
+)
+def test_what_is_meant_is_told_in_the_negative_prompt_as_in_the_prompt(meant):
+    (problem,) = told(f"a cat {meant}")
+    assert told("a cat", f"a bird {meant}") == [f"{problem} in the prompt: no tag is read in the negative one"]
+
+
 def test_each_is_told_once():
     left, data = host_parsed("a < nplora:dog:vangogh>")
     p = SimpleNamespace(prompts=[left, left], hr_prompts=[left], negative_prompts=None)

@@ -83,6 +83,12 @@ class Said:
         assert driver.generate(f"a cat {meant}", hr_prompt="").params[SAID] == said
         assert driver.compare({}).outside == 0
 
+    def test_16_what_is_no_tag_is_told_in_the_negative_prompt_too(self, driver, loras):
+        said = driver.generate("a cat", negative_prompt="a bird <nplra:dog:vangogh>").params[SAID]
+        wrong = "<nplra:dog:vangogh>: there is no tag of this name. Write <nplora:dog:vangogh>"
+        assert said == f"{wrong} in the prompt: no tag is read in the negative one"
+        assert driver.compare({}).outside == 0
+
     def test_16_a_tag_in_the_negative_prompt_is_told(self, driver, loras):
         tag = "<nplora:dog:vangogh:hard>"
         picture = driver.generate("a cat", negative_prompt=f"a bird {tag}")
