@@ -51,12 +51,15 @@ class FilePair:
         Names one content and one style, by whatever names.
     base
         The model's file, for the kinds of module that need its weights.
+    remarks
+        What is to be said of how they were found.
     """
 
     content: Path
     style: Path
     request: FusionRequest
     base: Path | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def fuse_files(
         spelled,
     )
     summary = read.job.summary(fused)
-    remarks = read.job.remarks(summary, None, removal_told=True)
+    remarks = [*pair.remarks, *read.job.remarks(summary, None, removal_told=True)]
     if spelled is None and (remark := _remark_of_readers(family, saving.spelled)):
         remarks.append(remark)
     if saving.spelled == "diffusers" and not to_write([str(key.name) for key in summary.layers], family).keeps_words:
@@ -167,7 +170,7 @@ def inspect_files(pair: FilePair, progress: Progress = unwatched) -> FileFusion:
     summary, schedule = read.job.summary(fused), read.job.schedule(fused)
     return FileFusion(
         summary,
-        tuple(read.job.remarks(summary, schedule, removal_told=True)),
+        (*pair.remarks, *read.job.remarks(summary, schedule, removal_told=True)),
         read.job.merges_plainly(summary),
         schedule=schedule,
         interference={layer.key: layer.interference for layer in fused if layer.interference},

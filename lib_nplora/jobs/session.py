@@ -227,11 +227,8 @@ class Session:
     def _loaded(self, name: str, file: ShelfFile) -> LoadedLora:
         """The LoRA that the user calls `name`."""
         weights = self._loras.get(file.stamp, lambda: self._read(file))
-        remarks = []
-        if file.namesakes:
-            own, *others = file.namesakes
-            remarks.append(Remark(f"'{name}' is {own}, not {' or '.join(others)}: rename one to use both"))
-        return LoadedLora(weights, name, os.path.basename(file.path), file.path, file.metadata, remarks=remarks)
+        basename, remarks = os.path.basename(file.path), remarks_of_name(name, file)
+        return LoadedLora(weights, name, basename, file.path, file.metadata, remarks=remarks)
 
     def _read(self, file: ShelfFile) -> LoraWeights:
         try:
@@ -253,6 +250,14 @@ class Session:
         while len(self._meant) > 64:
             self._meant.popitem(last=False)
         return before != now
+
+
+def remarks_of_name(name: str, file: ShelfFile) -> list[Remark]:
+    """Which file the user's `name` means, if others have it, too."""
+    if not file.namesakes:
+        return []
+    own, *others = file.namesakes
+    return [Remark(f"'{name}' is {own}, not {' or '.join(others)}: rename one to use both")]
 
 
 def _reason(error: Exception) -> str:

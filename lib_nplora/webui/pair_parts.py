@@ -14,6 +14,7 @@ from .fields import ROLES, by_block
 from .parts import AT_ONCE, HIDDEN, Parts, row
 
 INFO = {"content": "the subject", "style": "the look"}
+RESTORED = "restored"
 
 
 def make_names(parts: Parts) -> None:
@@ -23,6 +24,8 @@ def make_names(parts: Parts) -> None:
             label = f"{role.capitalize()} LoRA"
             parts.add(gr.Dropdown, role, choices=_choices(), label=label, info=INFO[role], allow_custom_value=True)
         lists = [parts[role] for role in ROLES]
+        # At each load of the page Gradio asks for it: a host may have started the lists with LoRAs of its own file.
+        parts.add(gr.Textbox, RESTORED, value=lambda: _restored(parts), label=RESTORED, **HIDDEN)
         parts.made["refresh"] = create_refresh_button(
             lists, running.refresh, lambda: {"choices": _choices()}, **parts.at("refresh")
         )
@@ -60,6 +63,8 @@ def make_taken(parts: Parts) -> None:
 
 def join(parts: Parts) -> None:
     """Let the parts follow each other."""
+    lists = [parts[role] for role in ROLES]
+    parts[RESTORED].change(_tell_places, inputs=lists, outputs=lists, **AT_ONCE)
     for role in ROLES:
         parts[role].change(_tell_place(INFO[role]), inputs=[parts[role]], outputs=[parts[role]], **AT_ONCE)
         by_block_line.join(parts, by_block(role), parts[_weight(role)], "1")
@@ -100,6 +105,16 @@ def _tell_place(usual: str) -> Callable[[str], Any]:
         return gr.update(info=running.place(name) or usual)
 
     return tell
+
+
+async def _tell_places(*names: str) -> list[Any]:
+    """The same for all lists at once."""
+    return [await _tell_place(INFO[role])(name) for role, name in zip(ROLES, names)]
+
+
+def _restored(parts: Parts) -> str:
+    """What the lists start with, in one text that is empty for nothing."""
+    return "".join(parts[role].value or "" for role in ROLES)
 
 
 def _take_role(asked: str, content: str, style: str) -> tuple[Any, str, str]:

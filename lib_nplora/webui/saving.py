@@ -15,6 +15,7 @@ from ..files import Base, replacing
 from ..hosts.protocol import Host, shelf_of
 from ..jobs.job import Progress, unwatched
 from ..jobs.pair import FileFusion, FilePair, Saving, fuse_files
+from ..jobs.session import remarks_of_name
 from ..request.request import FusionRequest
 from .new_file import new_file
 
@@ -41,9 +42,11 @@ class Saved:
 
 def file_pair(host: Host, request: FusionRequest) -> FilePair:
     """The files of a request's first content and style. Raises NotFoundError, FileError."""
-    shelf = shelf_of(host)
-    content, style = (Path(shelf.resolve(side[0].name).path) for side in (request.contents, request.styles))
-    return FilePair(content, style, request, _readable(host.model.checkpoint))
+    shelf, names = shelf_of(host), [side[0].name for side in (request.contents, request.styles)]
+    files = [shelf.resolve(name) for name in names]
+    content, style = (Path(file.path) for file in files)
+    told = tuple(remark for name, file in zip(names, files) for remark in remarks_of_name(name, file))
+    return FilePair(content, style, request, _readable(host.model.checkpoint), told)
 
 
 def save(

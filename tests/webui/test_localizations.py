@@ -36,7 +36,7 @@ def shown(tmp_path) -> set[str]:
     """Every text of the panel, the settings and the cards' menu."""
     with running(A1111, tmp_path) as host:
         seen = [*Component.made, *host.page.opts.labels.values()]
-        hidden = {"role", "Set role", "steps", "dark", "blocks_known"} | {
+        hidden = {"role", "Set role", "steps", "dark", "blocks_known", "restored"} | {
             f"{name}_{box}" for name in ("tag", "verdict") for box in ("question", "answer")
         }
         texts = {text for one in seen for text in one.texts if isinstance(text, str) and re.search("[a-z]", text)}

@@ -184,6 +184,16 @@ def test_remarks(client, folder, host):
         ]  # fmt: skip
 
 
+def test_the_file_that_is_used_is_named_if_its_name_repeats(client, folder, host):
+    (folder / "a").mkdir()
+    loras.write(folder / "a" / "dog.safetensors", loras.random_lora(loras.SD1, 4, 1, alpha=2))
+    host.shelf.refresh()
+    used, *others = host.shelf.resolve("dog").namesakes
+    told = f"'dog' is {used}, not {' or '.join(others)}: rename one to use both"
+    assert fuse(client).json()["remarks"][0] == told
+    assert inspect(client).json()["remarks"][0] == told
+
+
 def test_an_inspection_by_the_formula(client, folder):
     before = files(folder)
     answer = inspect(client, mu="hard", content_weight=2, style_weight=3).json()
