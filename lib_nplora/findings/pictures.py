@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..jobs.pair import FileFusion
 from ..methods.selection import USUAL_STEPS
 from ..request.request import FusionRequest
 from .plots import blank, letters_of, overlaps, removed, schedule, spectrum
+from .said import translated
 from .themes import LIGHT, Theme, dress
 
 if TYPE_CHECKING:
@@ -21,10 +23,16 @@ _WIDTH = 4.4
 
 
 def pictures(
-    fusion: FileFusion, request: FusionRequest, steps: int = USUAL_STEPS, theme: Theme = LIGHT
+    fusion: FileFusion,
+    request: FusionRequest,
+    steps: int = USUAL_STEPS,
+    theme: Theme = LIGHT,
+    words: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Figure]:
     """What `plots.figure` shows, each by itself, to be read at the width of a phone, on the page's own ground.
 
+    words
+        English -> the page's language, for all but the names of layers.
     Raises PlotError without matplotlib.
     """
     letters = letters_of(fusion, steps)
@@ -35,6 +43,7 @@ def pictures(
         draw(made.add_subplot())
         made.axes[0].title.set_fontsize(11)
         dress(made, theme)
+        _translate(made, words)
         drawn.append(made)
 
     if fusion.interference:
@@ -45,6 +54,14 @@ def pictures(
     if letters:
         add(3.0, lambda axes: schedule(axes, letters))
     return drawn
+
+
+def _translate(drawn: Figure, words: Mapping[str, str]) -> None:
+    """Say titles, labels and legends in another language."""
+    for axes in drawn.axes:
+        legend = axes.get_legend()
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *(legend.get_texts() if legend else ())):
+            text.set_text(translated(text.get_text(), words))
 
 
 def title_of(drawn: Figure) -> str:

@@ -138,10 +138,12 @@ def spectrum(axes: Axes, fusion: FileFusion) -> None:
     index = np.arange(1, table.shape[1] + 1)
     low, middle, high = np.nanpercentile(table, (10, 50, 90), axis=0)
     axes.fill_between(index, low, high, color=_STYLE, alpha=0.3, linewidth=0, label="most layers")
-    axes.plot(index, middle, color=_STYLE, marker="o" if len(index) < 20 else "", markersize=3, label="median")
+    axes.plot(index, middle, color=_STYLE, marker="o" if len(index) < 20 else "", markersize=3, label="median layer")
     k = median(row.k for row in rows)
     axes.axvspan(0.5, k + 0.5, color=_CONTENT, alpha=0.12, linewidth=0, label=f"protected: k = {k:g}")
-    axes.set(xlabel="direction", ylabel="share of the largest", ylim=(0, 1.05), xlim=(0.5, len(index) + 0.5))
+    axes.set(
+        xlabel="direction of the style", ylabel="share of the largest", ylim=(0, 1.05), xlim=(0.5, len(index) + 0.5)
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
 
@@ -175,7 +177,7 @@ def schedule(axes: Axes, letters: dict[ModuleKey, str]) -> None:
     blocks = [str(key.place.block) for key in keys]
     firsts = [i for i, block in enumerate(blocks) if i == 0 or blocks[i - 1] != block]
     axes.set_xticks(firsts, [blocks[i] for i in firsts], rotation=45, ha="right", fontsize=8)
-    axes.set(xlabel="layers", ylabel="step")
+    axes.set(xlabel="layers by block", ylabel="sampler step")
     axes.set_title("Who wins")
-    handles = [Patch(color=_CONTENT, label="content"), Patch(color=_STYLE, label="style")]
+    handles = [Patch(color=_CONTENT, label="content wins"), Patch(color=_STYLE, label="style wins")]
     axes.legend(handles=handles, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Union
 
 Value = Union[str, "Said"]
@@ -34,8 +35,40 @@ class Said:
             return held.told(words) if isinstance(held, Said) else held
 
         text = words.get(self.text) or self.text
-        return re.sub(r"\{(\w+)\}", value, text)
+        return _NAME.sub(value, text)
 
 
 def say(text: str, **values: Value) -> Said:
     return Said(text, values)
+
+
+def translated(text: str, words: Mapping[str, str]) -> str:
+    """A sentence that is said already, by a list of translations; in English where none of its sentences fits.
+
+    Of several that fit with values in their `{name}`, that with the most words of its own counts. What stands in a
+    value is translated if it is a sentence with values, too, so that names of LoRAs stay as they are.
+    """
+    return words.get(text) or _refitted(text, words)
+
+
+def _refitted(text: str, words: Mapping[str, str]) -> str:
+    fits = [(len(_NAME.sub("", known)), known) for known in words if "{" in known and _pattern(known).fullmatch(text)]
+    if not fits:
+        return text
+    _, known = max(fits)
+    found = _pattern(known).fullmatch(text)
+    assert found
+    values = {name: _refitted(value, words) for name, value in found.groupdict().items()}
+    return Said(known, values).told(words)
+
+
+_NAME = re.compile(r"\{(\w+)\}")
+
+
+@lru_cache(maxsize=1024)
+def _pattern(text: str) -> re.Pattern[str]:
+    """What fits a sentence with any values."""
+    pieces = _NAME.split(text)
+    return re.compile(
+        "".join(f"(?P<{piece}>.*?)" if i % 2 else re.escape(piece) for i, piece in enumerate(pieces)), re.DOTALL
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ..findings.pictures import as_png, pictures, title_of
+from ..findings.said import say
 from ..findings.sentences import findings
 from ..findings.themes import DARK, LIGHT
 from ..jobs.pair import inspect_files
@@ -52,10 +53,12 @@ def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, str, str]:
         verdicts.keep(pair, fusion)
         typed, dark = others(args)
         steps = min(max(int(typed), 1), MOST_STEPS)
-        tag = f"{format_tag(request)}, {steps} steps" if fusion.schedule else format_tag(request)
         words = of_language()
+        tag = format_tag(request)
+        if fusion.schedule:
+            tag = say("{tag}, {steps} steps", tag=tag, steps=str(steps)).told(words)
         first, *rest = (finding.told(words) for finding in findings(fusion, request))
-        drawn = pictures(fusion, request, steps, DARK if dark else LIGHT)
+        drawn = pictures(fusion, request, steps, DARK if dark else LIGHT, words)
         shown_pictures = _pictures((title_of(one), as_png(one)) for one in drawn)
         return _sentences(first, tag, [*rest, *remarks(fusion)]), shown_pictures, sentence(first)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from ..files import DTYPES, EXACT, SPELLINGS, parse_size
+from ..findings.said import say, translated
 from ..jobs.pair import PLAIN_MERGE, FileFusion, Saving, losses
 from .parts import Parts, row
 from .rest_errors import shown
 from .saving import save
+from .words import of_language
 from .work import PROGRESS, known_host, others, remarks, request_of, shown_on, told
 
 USUAL = "usual"
@@ -78,12 +80,14 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
         spelled = None if spelling == USUAL else spelling
         how = partial(Saving, dtype=dtype, size=parse_size(str(size or "")), spelled=spelled)
         saved = save(known_host(), request, (output or "").strip(), how, shown_on(progress))
-        return shown(" ".join([f"<lora:{saved.file.stem}:1> is in {saved.file}.", *_told_of(saved.fusion)]))
+        words = of_language()
+        where = say("<lora:{name}:1> is in {file}.", name=saved.file.stem, file=str(saved.file)).told(words)
+        return shown(" ".join([where, *_told_of(saved.fusion, words)]))
 
     return told(saving, lambda sentence: sentence)
 
 
-def _told_of(fusion: FileFusion) -> Sequence[str]:
-    lost = [f"{losses(fusion.sizing)}."] if fusion.sizing.losses else []
-    plain = [PLAIN_MERGE] if fusion.merges_plainly else []
+def _told_of(fusion: FileFusion, words: Mapping[str, str]) -> Sequence[str]:
+    lost = [f"{translated(losses(fusion.sizing), words)}."] if fusion.sizing.losses else []
+    plain = [translated(PLAIN_MERGE, words)] if fusion.merges_plainly else []
     return [*lost, *plain, *remarks(fusion)]

@@ -8,11 +8,13 @@ from typing import Any
 import gradio as gr
 
 from ..errors import NploraError, RequestError
+from ..findings.said import say
 from ..request.request import FusionRequest
 from ..request.tag import format_tag
 from . import asking, running
 from .fields import ROLES, PanelState
 from .parts import Parts, row
+from .words import of_language, refusal
 
 
 def make(parts: Parts) -> None:
@@ -42,8 +44,12 @@ def join(parts: Parts) -> None:
 def request_of(args: Sequence[Any]) -> FusionRequest:
     """What the panel asks for, of LoRAs that are there. Raises RequestError, NotFoundError."""
     state = PanelState.from_args(args)
-    if missing := " and ".join(f"a {role} LoRA" for role in ROLES if not state[role]):
-        raise RequestError(f"choose {missing}")
+    if not (state["content"] or state["style"]):
+        raise RequestError("choose a content LoRA and a style LoRA")
+    if not state["content"]:
+        raise RequestError("choose a content LoRA")
+    if not state["style"]:
+        raise RequestError("choose a style LoRA")
     for role in ROLES:
         running.check_listed(state[role])
     if state["content"] == state["style"]:
@@ -56,4 +62,5 @@ def shown(args: Sequence[Any]) -> str:
     try:
         return format_tag(request_of(args))
     except NploraError as error:
-        return f"No tag yet: {error}"
+        words = of_language()
+        return say("No tag yet: {reason}", reason=refusal(error, words)).told(words)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from ..errors import HostError, NploraError
+from ..findings.said import say
 from ..hosts.protocol import Host
 from ..jobs.job import Progress
 from ..jobs.pair import FileFusion
@@ -16,6 +17,7 @@ from ..request.request import FusionRequest
 from . import running
 from .fields import PanelState, fields
 from .rest_errors import shown
+from .words import of_language, refusal
 
 logger = logging.getLogger("nplora")
 
@@ -62,7 +64,8 @@ def told(work: Callable[[], T], refused: Callable[[str], T]) -> T:
     try:
         return work()
     except NploraError as error:
-        return refused(shown(" ".join(error.told("WebUI").split())))
+        return refused(shown(refusal(error, of_language())))
     except Exception as error:
         logger.exception("the panel failed")
-        return refused(f"this should not happen: {type(error).__name__} (details are in the console)")
+        failed = say("this should not happen: {kind} (details are in the console)", kind=type(error).__name__)
+        return refused(failed.told(of_language()))

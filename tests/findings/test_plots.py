@@ -199,5 +199,15 @@ def test_a_page_has_each_plot_by_itself_in_its_theme(theme):
     assert (sum(middle[:3]) / 3 > 0.5) == (theme is LIGHT)
 
 
+def test_a_page_has_its_plots_in_its_language():
+    words = {"The style's singular values": "Singulärwerte", "protected: k = {k}": "geschützt: k = {k}", "%": "v. H."}
+    drawn = pictures(fusion(), request(), words=words)
+    spectrum, removed = drawn[1].axes[0], drawn[2].axes[0]
+    assert title_of(drawn[1]) == "Singulärwerte"
+    assert "geschützt: k = 2" in [text.get_text() for text in spectrum.get_legend().get_texts()]
+    assert removed.get_ylabel() == "v. H."
+    assert title_of(drawn[0]) == "How much the two meet"
+
+
 def test_a_page_has_no_plot_of_two_that_do_not_meet():
     assert pictures(fusion({}), request()) == []
