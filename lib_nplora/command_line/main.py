@@ -155,11 +155,11 @@ def _print_layers(reports: Mapping[ModuleKey, LayerReport]) -> None:
 
 def _print_blocks(fusion: FileFusion) -> None:
     groups = {**by_block(fusion.interference), **by_part(fusion.interference)}
-    print(f"{'':15}  layers  overlap  x chance  removed  content / style")
+    print(f"{'':15}  layers  overlap  x unrelated  removed  content / style")
     for name, group in groups.items():
         ratio = "" if group.norm_ratio is None else f"{group.norm_ratio:.2f}"
         print(
-            f"{name:15}  {group.layers:6}  {percent(group.overlap):>7}  {group.times_chance:8.2f}  "
+            f"{name:15}  {group.layers:6}  {percent(group.overlap):>7}  {group.times_chance:11.2f}  "
             f"{percent(group.removed):>7}  {ratio:>15}"
         )
 

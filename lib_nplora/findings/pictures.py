@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH = 4.4
-"""Inches: a point of text is then about a pixel where a page is 400 wide."""
+_WIDTH = 3.6
+"""Inches: a point of text is then about a pixel where a page is 400 wide, and leaves a plot some 250."""
+
+_SIZE = 10
+"""Points of whatever is to be read."""
 
 
 def pictures(
@@ -41,19 +44,28 @@ def pictures(
     def add(height: float, draw: Callable[[Axes], None]) -> None:
         made = blank(_WIDTH, height)
         draw(made.add_subplot())
-        made.axes[0].title.set_fontsize(11)
+        _enlarge(made)
         dress(made, theme)
         _translate(made, words)
         drawn.append(made)
 
     if fusion.interference:
         rows = len({key.place.block for key in fusion.interference})
-        add(max(3.0, 0.21 * rows + 1.5), lambda axes: overlaps(axes, fusion, theme))
+        add(max(3.0, 0.21 * rows + 2), lambda axes: overlaps(axes, fusion, theme, _SIZE, "bottom"))
         add(2.4, lambda axes: spectrum(axes, fusion))
         add(2.4, lambda axes: removed(axes, fusion, request, theme))
     if letters:
         add(3.0, lambda axes: schedule(axes, letters))
     return drawn
+
+
+def _enlarge(drawn: Figure) -> None:
+    """Let nothing be smaller than _SIZE, and long titles go on in a second line."""
+    for axes in drawn.axes:
+        legend = axes.get_legend()
+        axes.title.set(fontsize=_SIZE + 1, wrap=True)
+        for text in legend.get_texts() if legend else ():
+            text.set_fontsize(_SIZE)
 
 
 def _translate(drawn: Figure, words: Mapping[str, str]) -> None:

@@ -91,8 +91,14 @@ def _plain(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)[:120]
 
 
-def overlaps(axes: Axes, fusion: FileFusion, theme: Theme) -> None:
-    """Blocks x kinds of layers, coloured by overlap over what unrelated LoRAs share."""
+def overlaps(axes: Axes, fusion: FileFusion, theme: Theme, size: float = 8, scale: str = "right") -> None:
+    """Blocks x kinds of layers, coloured by overlap over what unrelated LoRAs share.
+
+    size
+        Of the cells' numbers, in points.
+    scale
+        The side on which the colours are explained.
+    """
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     cells: dict[tuple[Block, str], list[Interference]] = {}
@@ -110,7 +116,7 @@ def overlaps(axes: Axes, fusion: FileFusion, theme: Theme) -> None:
     axes.set_facecolor(theme.faint)
     colours = LinearSegmentedColormap.from_list("less, same, more", [theme.less, theme.same, theme.more])
     image = axes.imshow(table, cmap=colours, norm=LogNorm(1 / limit, limit), aspect="auto", interpolation="nearest")
-    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, label="times unrelated LoRAs")
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, location=scale, label="times unrelated LoRAs")
     ticks = [2.0**power for power in range(-doublings, doublings + 1)]
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
@@ -121,7 +127,7 @@ def overlaps(axes: Axes, fusion: FileFusion, theme: Theme) -> None:
         value = table[row, column]
         if max(value, 1 / value) >= FAR:
             ink = theme.on_far if abs(math.log(value, limit)) > 0.6 else theme.on_same
-            axes.text(column, row, f"{value:.2g}", ha="center", va="center", color=ink, fontsize=8)
+            axes.text(column, row, f"{value:.2g}".lstrip("0"), ha="center", va="center", color=ink, fontsize=size)
 
 
 def spectrum(axes: Axes, fusion: FileFusion) -> None:
@@ -178,6 +184,6 @@ def schedule(axes: Axes, letters: dict[ModuleKey, str]) -> None:
     firsts = [i for i, block in enumerate(blocks) if i == 0 or blocks[i - 1] != block]
     axes.set_xticks(firsts, [blocks[i] for i in firsts], rotation=45, ha="right", fontsize=8)
     axes.set(xlabel="layers by block", ylabel="sampler step")
-    axes.set_title("Who wins")
+    axes.set_title("Who wins", pad=28)
     handles = [Patch(color=_CONTENT, label="content wins"), Patch(color=_STYLE, label="style wins")]
-    axes.legend(handles=handles, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.legend(handles=handles, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncol=2)

@@ -77,7 +77,7 @@ def test_the_text_shows_a_letter_for_each_step(folder, capsys):
 def test_blocks_parts_and_words_are_shown(folder, capsys):
     assert inspect("--mu", "hard") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["layers", "overlap", "x", "chance", "removed", "content", "/", "style"]
+    assert lines[0].split() == ["layers", "overlap", "x", "unrelated", "removed", "content", "/", "style"]
     blocks = ["te1", "in", "in2", "in3", "in4", "mid", "out5", "out"]
     assert [line.split("  ")[0] for line in lines[1:10]] == [*blocks, "diffusion model"]
     assert any(line.startswith("The two share ") and "mu = hard removes" in line for line in lines)

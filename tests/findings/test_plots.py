@@ -51,7 +51,7 @@ def test_blocks_and_kinds_are_coloured_by_overlap_over_chance():
     shown = axes.images[0].get_array()
     expected = [[np.nan, 8, np.nan], [1.4, np.nan, 1.4], [np.nan, np.nan, 0.5]]
     np.testing.assert_allclose(np.ma.filled(shown, np.nan), expected, rtol=1e-6)
-    assert {text.get_text() for text in axes.texts} == {"8", "0.5"}, "those far from 1 alone"
+    assert {text.get_text() for text in axes.texts} == {"8", ".5"}, "those far from 1 alone"
 
 
 def test_the_spectrum_is_cut_at_k():
@@ -178,6 +178,10 @@ def test_all_blocks_of_a_model_can_be_read(names, draw, monkeypatch):
     assert len(axes.texts) == 0
 
 
+PLOT = 250
+"""Pixels that a page of 400 leaves a plot."""
+
+
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_a_page_has_each_plot_by_itself_in_its_theme(theme):
     contests = {UP: Contest(Importance(1, 1), Importance(1, 1)), DOWN: Contest(Importance(9, 9), Importance(1, 9))}
@@ -189,14 +193,21 @@ def test_a_page_has_each_plot_by_itself_in_its_theme(theme):
         "Share of the content's energy that np removes",
         "Who wins",
     ]
+    assert drawn[0].axes[0].texts
     for one in drawn:
-        assert one.get_figwidth() < 5
+        pixels = PLOT / 72 / one.get_figwidth()
+        written = [text for axes in one.axes for text in (*axes.texts, *axes.get_yticklabels(), *_explained(axes))]
+        assert all(text.get_fontsize() * pixels > 9 for text in written)
         for axes in one.axes:
             assert axes.title.get_color() == theme.ink
             assert all(label.get_color() == theme.ink for label in axes.get_yticklabels())
         assert as_png(one).startswith(b"\x89PNG")
     middle = drawn[0].axes[0].images[0].cmap(0.5)
     assert (sum(middle[:3]) / 3 > 0.5) == (theme is LIGHT)
+
+
+def _explained(axes):
+    return legend.get_texts() if (legend := axes.get_legend()) else ()
 
 
 def test_a_page_has_its_plots_in_its_language():
