@@ -84,5 +84,5 @@ def title_of(drawn: Figure) -> str:
 def as_png(drawn: Figure) -> bytes:
     """A figure of `pictures` as a PNG file, sharp on any screen."""
     buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png", dpi=220, transparent=True)
+    drawn.savefig(buffer, format="png", dpi=280, transparent=True)
     return buffer.getvalue()
