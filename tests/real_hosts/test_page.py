@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from lib_nplora.methods.table import methods
 
 from ..hosts.driver import write_lora
 from ..webui.browser import machine
+from ..webui.browser.test_layout import SHORT_ENOUGH, apart, hard_is_beside_mu, out_of_order
 from .driver import KINDS, RealHost, running
 from .page import SMALL, HostPage, Plot, Tab
 from .sd15 import MODULES
@@ -189,6 +191,42 @@ class TestPage:
         expect(told.nth(1)).to_have_text(re.compile(rf"method=klora>, {SMALL['steps']} steps"), timeout=120_000)
         page.shoot(shot("inspect-klora"), tab.panel.part("inspect_fold"))
 
+    def test_1_a_verdict_appears_by_itself(self, page, shot):
+        tab = page.txt2img
+        tab.switch_panel(True)
+        tab.panel.choose_pair()
+        said = tab.panel.part("verdict").locator("p")
+        expect(said).to_have_text(re.compile("^(The two share |Press Inspect )"))
+        for tries in range(1, 20):
+            if said.inner_text().startswith("The two share "):
+                break
+            tab.panel.type_into("mu", str(tries))  # A machine that is busy may take too long at first.
+            page.page.wait_for_timeout(3000)
+        expect(said).to_have_text(re.compile("^The two share .* mu = "))
+        page.shoot(shot("verdict"), tab.panel.accordion)
+
+    def test_1_what_inspect_shows_in_the_dark_and_on_a_phone(self, open_page, shot):
+        page = open_page(theme="dark")
+        panel = page.txt2img.panel
+        page.txt2img.switch_panel(True)
+        panel.choose_pair()
+        panel.unfold("inspect_fold")
+        panel.press("inspect")
+        plots = panel.part("picture").locator("img")
+        expect(plots).to_have_count(3, timeout=120_000)
+        page.shoot(shot("inspect-dark-1280"), panel.part("inspect_fold"))
+        page.page.set_viewport_size({"width": 400, "height": 1000})
+        page.shoot(shot("inspect-dark-400"), panel.part("inspect_fold"))
+        boxes = [plot.bounding_box() for plot in plots.all()]
+        assert all(above["y"] + above["height"] <= below["y"] for above, below in pairwise(boxes))
+        plots.nth(1).click()
+        large = page.page.locator("dialog.nplora-large")
+        expect(large).to_be_visible()
+        assert large.bounding_box()["width"] > boxes[1]["width"]
+        page.shoot(shot("enlarged-dark-400"), large)
+        large.click()
+        expect(large).to_have_count(0)
+
     def test_2_inserted_and_undone(self, page):
         tab = page.txt2img
         tab.panel.prompt.press_sequentially("a cat")
@@ -344,8 +382,26 @@ class TestPage:
         page = open_page(theme=theme, width=width)
         panel = page.txt2img.panel
         page.txt2img.switch_panel(True)
+        expect(panel.part("insert")).to_be_disabled()
+        page.shoot(shot(f"no-pair-{theme}-{width}"), panel.accordion)
+        panel.choose_pair()
+        expect(panel.part("insert")).to_be_enabled()
+        page.shoot(shot(f"closed-{theme}-{width}"), panel.accordion)
+        assert out_of_order(panel) == []
+        assert hard_is_beside_mu(panel)
+        if width == 400:
+            height = panel.accordion.bounding_box()["height"]
+            whole = page.page.evaluate("document.documentElement.scrollHeight")
+            if file := shot(f"height-{theme}-{width}"):
+                file.with_suffix(".txt").write_text(f"panel {height:.0f}, page {whole} pixels\n", encoding="utf-8")
+            assert height <= SHORT_ENOUGH
+        panel.choose("method", "klora")
+        expect(panel.part("mu")).to_be_hidden()
+        page.shoot(shot(f"klora-{theme}-{width}"), panel.accordion)
+        panel.choose("method", "np")
         fill(panel)
         page.shoot(shot(f"panel-{theme}-{width}"), panel.accordion)
+        assert apart(panel) == []
         frame = panel.accordion.bounding_box()
         assert frame["x"] >= 0
         assert frame["x"] + frame["width"] <= width

@@ -92,10 +92,7 @@ def test_it_fits(themed, theme, width, webui, pictures, method):
 
 def test_it_is_in_the_order_of_what_one_does_with_room_between(themed, theme, width, webui, pictures):
     themed.accordion.screenshot(path=pictures / f"{webui.gradio}-{width}-{theme}-closed.png")
-    boxes = {name: themed.part(name).bounding_box() for name in ORDER}
-    for above, below in itertools.pairwise(ORDER):
-        room = 0 if below in ("about", "mu_recipe") else 3  # A sentence belongs to what stands above it.
-        assert boxes[above]["y"] + boxes[above]["height"] + room <= boxes[below]["y"], (above, below)
+    assert out_of_order(themed) == []
     if width == 400:
         assert themed.accordion.bounding_box()["height"] <= SHORT_ENOUGH
 
@@ -104,8 +101,7 @@ def test_what_belongs_together_shares_a_line(themed, width):
     themed.unfold("more")
     if width == 400:
         assert themed.accordion.bounding_box()["width"] == NARROWEST
-    for pair in TOGETHER:
-        assert share_a_line(*(themed.part(name).bounding_box() for name in pair)), pair
+    assert apart(themed) == []
 
 
 def test_hard_stands_on_its_rows_line(themed):
@@ -116,13 +112,29 @@ def test_the_theme_reaches_it(themed, theme):
     assert (_brightness(themed.tag) > 128) == (theme == "dark")
 
 
+def out_of_order(panel: Panel) -> list[tuple[str, str]]:
+    """Neighbours of ORDER of which the second does not stand below the first, with room between."""
+    boxes = {name: panel.part(name).bounding_box() for name in ORDER}
+    found = []
+    for above, below in itertools.pairwise(ORDER):
+        room = 0 if below in ("about", "mu_recipe") else 3  # A sentence belongs to what stands above it.
+        if boxes[above]["y"] + boxes[above]["height"] + room > boxes[below]["y"]:
+            found.append((above, below))
+    return found
+
+
+def apart(panel: Panel) -> list[tuple[str, str]]:
+    """What of TOGETHER does not stand beside each other."""
+    return [pair for pair in TOGETHER if not _share_a_line(*(panel.part(name).bounding_box() for name in pair))]
+
+
 def hard_is_beside_mu(panel: Panel) -> bool:
     """Whether the box stands at the height of the number."""
     number, hard = (panel.part(name).locator("input").bounding_box() for name in ("mu", "hard"))
     return bool(number["y"] <= hard["y"] + hard["height"] / 2 <= number["y"] + number["height"])
 
 
-def share_a_line(one: dict[str, float], other: dict[str, float]) -> bool:
+def _share_a_line(one: dict[str, float], other: dict[str, float]) -> bool:
     """Whether the two boxes stand beside each other."""
     return (
         one["y"] < other["y"] + other["height"] - 1
