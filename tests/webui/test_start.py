@@ -136,17 +136,31 @@ class Wildcards(Script):
     args_from = args_to = 0
 
     def process(self, p, *args):
-        p.all_prompts = [prompt.replace("__animal__", "cat") for prompt in p.all_prompts]
+        for wildcard, found in (("__animal__", "cat"), ("__lora__", "dog")):
+            p.all_prompts = [prompt.replace(wildcard, found) for prompt in p.all_prompts]
+
+
+def with_wildcards(host, ours_first: bool) -> None:
+    scripts = [*host.page.alwayson, Wildcards()]
+    host.page.alwayson = sorted(scripts, key=lambda script: isinstance(script, Wildcards) == ours_first)
 
 
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_another_script_may_write_the_prompts_before_or_after(host, ours_first):
     Loras(host)
     expected = host.generate("a cat <nplora:dog:vangogh:1>")
-    host.page.alwayson = sorted(
-        [*host.page.alwayson, Wildcards()], key=lambda x: isinstance(x, Wildcards) == ours_first
-    )
+    with_wildcards(host, ours_first)
     args, ours = host.script_args, next(x for x in host.page.alwayson if not isinstance(x, Wildcards))
     host.script_args = [*args[: ours.args_from], True, "dog", "vangogh", 1.0, *args[ours.args_from + 4 :]]
     (pixels,) = host.generate("a __animal__").pixels
     assert (pixels,) == expected.pixels
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_a_wildcard_in_a_tag_may_stand_for_a_lora(host, ours_first):
+    Loras(host)
+    expected = host.generate("a cat <nplora:dog:vangogh:1>")
+    with_wildcards(host, ours_first)
+    picture = host.generate("a __animal__ <nplora:__lora__:vangogh:1>")
+    assert picture.pixels == expected.pixels
+    assert picture.infotext == expected.infotext

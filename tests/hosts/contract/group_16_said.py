@@ -147,10 +147,11 @@ class Said:
         assert driver.compare({name: added(first[name], second[name]) for name in first}).worst < 1e-4
 
     def test_16_another_extensions_keys_on_a_fused_lora_are_said_to_be_lost(self, driver, loras):
-        picture = driver.generate("a cat <lora:dog:1:role=content:lbw=1,0:start=1> <lora:vangogh:1:role=style:mu=1>")
+        tags = "<lora:dog:1:role=content:lbw=1,0:start=1> <lora:vangogh:1:role=style:mu=1:stop=1:step=0-1>"
+        picture = driver.generate(f"a cat {tags}")
         assert driver.compare(fused(loras.dog, loras.vangogh, 1)).worst < 1e-4
-        for key in ("lbw", "start"):
-            reason = f"'{key}=' of 'dog' has no effect: lora-block-weight does not reach a LoRA that is fused"
+        for key, name in (("lbw", "dog"), ("start", "dog"), ("stop", "vangogh"), ("step", "vangogh")):
+            reason = f"'{key}=' of '{name}' has no effect: lora-block-weight does not reach a LoRA that is fused"
             assert reason in picture.params[SAID]
 
     def test_16_another_extensions_keys_are_left_to_it_where_nothing_is_fused(self, driver, loras):

@@ -266,8 +266,10 @@ def test_an_answer_that_comes_late_does_not_stay(panel):
     expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard,mid@2>")
 
 
-def test_the_tag_line_says_what_it_waits_for_and_insert_waits_too(page):
-    panel = Panel(page, "txt2img")
+@pytest.mark.parametrize("tab", ["txt2img", "img2img"])
+def test_the_tag_line_says_what_it_waits_for_and_insert_waits_too(page, tab):
+    panel = Panel(page, tab)
+    panel.open_tab(tab)
     panel.toggle()
     insert = panel.part("insert")
     expect(panel.tag).to_have_value("No tag yet: choose a content LoRA and a style LoRA")
