@@ -28,7 +28,7 @@ def zip_one(pipe: MiniPipeline, one: Trained, recipe: Recipe) -> Zipped:
     """Writes the file of the pair."""
     asked = looks(one.subject)
     lessons = Lessons(asked.prompts("content"), asked.prompts("style"), drawn=len(asked.content))
-    saving = Saving(one.of_pair[ZIPPED], "fp32", spelled="diffusers")
+    saving = Saving(one.of_pair[ZIPPED], "fp32", spelling="diffusers")
     saving.output.parent.mkdir(exist_ok=True)
     zipped, _ = zip_files(
         pipe, one.content_file, one.style_file, saving, lessons, recipe, "attention", lambda *_: None, lambda *_: None

@@ -43,7 +43,7 @@ def zip_pair(arguments: argparse.Namespace) -> tuple[str, list[str]]:
         arguments.drawn,
         arguments.size,
     )
-    saving = Saving(arguments.output, arguments.dtype, overwrite=arguments.overwrite, spelled=arguments.spelling)
+    saving = Saving(arguments.output, arguments.dtype, overwrite=arguments.overwrite, spelling=arguments.spelling)
     recipe = Recipe(arguments.lr, arguments.steps, arguments.alike, arguments.seed)
     half = usual_dtype(best_device()) == "bf16"
     pipe = open_pipeline(arguments.model, arguments.model_dtype or ("bf16" if half else "fp32"), arguments.pipeline)

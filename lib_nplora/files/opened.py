@@ -13,7 +13,7 @@ from .models import Evidence, Family, header_label
 from .models.evidence import Size
 from .refusals import described, strange
 from .tensor_file import TensorFile
-from .words import Spelled, words_of
+from .words import FileNames, words_of
 
 _TELLING = frozenset({"up", "down", "diff", "norm", "set", "bias", "oft_blocks", "oft_diag", "on_input"})
 _TELLING_STARTS = ("hada_", "lokr_", "glora_")
@@ -38,10 +38,10 @@ class Opened:
         return {module: words_of(module) for module, role in self.tensors.values() if role != "alpha"}
 
     @property
-    def spelled(self) -> Spelled:
+    def file_names(self) -> FileNames:
         """How the file names its layers."""
         wrapped = all(tensor.startswith(_WRAPPING) for tensor in self.tensors)
-        return Spelled.of(self.words, _WRAPPING if wrapped else "")
+        return FileNames.of(self.words, _WRAPPING if wrapped else "")
 
     @property
     def is_plain(self) -> bool:

@@ -14,7 +14,7 @@ from .models.family import PREFIX
 from .opened import Opened, open_lora
 from .reader import LoraFile, as_base, read_opened
 from .refusals import TAG, short
-from .words import Spelled
+from .words import FileNames
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class ReadPair:
 
     family
         The model family that both are made for, None if nothing tells.
-    spelled
+    file_names
         How a file with the layers of both is to spell them, which is how these do; None if they differ in that, or if
         the family's own spelling is the better one.
     """
@@ -32,7 +32,7 @@ class ReadPair:
     style: LoraFile
     base: Weights | None
     family: Family | None
-    spelled: Spelled | None
+    file_names: FileNames | None
 
 
 def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Spelling | None = None) -> ReadPair:
@@ -55,8 +55,8 @@ def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Sp
     if same or (family and family.is_apart):
         families = family, family
     one, other = (read_opened(opened, model, own, by_words=same) for opened, own in zip(pair, families))
-    spelled = pair[0].spelled.beside(pair[1].spelled) if same else None
-    return ReadPair(one, other, model, one.family or other.family, spelled)
+    file_names = pair[0].file_names.beside(pair[1].file_names) if same else None
+    return ReadPair(one, other, model, one.family or other.family, file_names)
 
 
 def _check_headers(content: Opened, style: Opened) -> None:

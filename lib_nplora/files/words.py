@@ -27,7 +27,7 @@ def is_flat(prefix: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Spelled:
+class FileNames:
     """How layers are named in a file.
 
     prefixes
@@ -40,7 +40,7 @@ class Spelled:
     layers: Mapping[str, tuple[str, str]]
 
     @classmethod
-    def of(cls, modules: Iterable[str], wrapping: str = "") -> Spelled:
+    def of(cls, modules: Iterable[str], wrapping: str = "") -> FileNames:
         """How a file that names its modules so spells them; before every name it has `wrapping`."""
         prefixes: dict[str, str] = {}
         layers: dict[str, tuple[str, str]] = {}
@@ -50,12 +50,12 @@ class Spelled:
             layers[part + names.flat(rest)] = part, rest
         return cls(prefixes, layers)
 
-    def beside(self, other: Spelled) -> Spelled:
+    def beside(self, other: FileNames) -> FileNames:
         """How a file with the layers of both spells them: as this one does, but flat if one is flat."""
         prefixes = {**other.prefixes, **self.prefixes}
         flat = {part: prefix for part, prefix in other.prefixes.items() if is_flat(prefix)}
         mixed = {part: prefix for part, prefix in flat.items() if not is_flat(prefixes[part])}
-        return Spelled({**prefixes, **mixed}, {**other.layers, **self.layers})
+        return FileNames({**prefixes, **mixed}, {**other.layers, **self.layers})
 
     def entries(self, layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:
         """Layers by their words -> by the names under which a file holds them."""

@@ -19,7 +19,7 @@ from .hashing import kohya_hashes
 from .models import Family, Spelling, labels, to_write
 from .peft_scale import COMPONENTS
 from .slot import BIAS
-from .words import Spelled
+from .words import FileNames
 
 WHOSE: Mapping[Spelling, str] = {"kohya": "kohya's", "diffusers": "diffusers'", "comfyui": "ComfyUI's"}
 _KOHYA = ("lora_", "lycoris_")
@@ -36,9 +36,9 @@ def write_lora(
     metadata: Mapping[str, str],
     spelling: Spelling | None = None,
     still_free: Callable[[], object] | None = None,
-    spelled: Spelled | None = None,
+    file_names: FileNames | None = None,
 ) -> None:
-    """Write `layers`, whose keys are canonical names, or words that `spelled` knows.
+    """Write `layers`, whose keys are canonical names; or words, if there are `file_names` to turn them into names.
 
     Factors become LoRA modules, in the usual spelling of the family unless `spelling` is another: in kohya's with one
     alpha, the highest rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; in
@@ -49,7 +49,7 @@ def write_lora(
     """
     with replacing(path) as part:
         held = dict(layers)
-        entries = spelled.entries(held) if spelled else _entries(held, family, spelling)
+        entries = file_names.entries(held) if file_names else _entries(held, family, spelling)
         ranks = {name: delta.rank for name, delta in entries.items() if isinstance(delta, LowRankDelta)}
         in_kohya = {name: rank for name, rank in ranks.items() if name.startswith(_KOHYA)}
         alpha = max(in_kohya.values(), default=0)

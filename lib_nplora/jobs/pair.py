@@ -74,7 +74,7 @@ class Saving:
         Whether a layer that has no small rank may be stored whole.
     overwrite
         Whether `output` may exist.
-    spelled
+    spelling
         How layers are named; None for the usual way of the model.
     """
 
@@ -83,7 +83,7 @@ class Saving:
     size: RankRule | None = None
     full: bool = False
     overwrite: bool = False
-    spelled: Spelling | None = None
+    spelling: Spelling | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +129,8 @@ def fuse_files(
             f"method={pair.request.method.name} changes from step to step, which no file can hold: use the tag in a "
             "prompt, or choose another method"
         )
-    read = _Read.of(pair, saving.spelled)
-    family, spelled = read.files.family, read.files.spelled
+    read = _Read.of(pair, saving.spelling)
+    family, file_names = read.files.family, read.files.file_names
     sizing = Sizing(saving.size, saving.full)
     fused: list[FusedLayer] = []
     deltas: dict[ModuleKey, Delta] = {}
@@ -147,15 +147,15 @@ def fuse_files(
         saving.dtype,
         family,
         read.provenance(sizing),
-        saving.spelled,
+        saving.spelling,
         still_free,
-        spelled,
+        file_names,
     )
     summary = read.job.summary(fused)
     remarks = [*pair.remarks, *read.job.remarks(summary, None, removal_told=True)]
-    if spelled is None and (remark := _remark_of_readers(family, saving.spelled)):
+    if file_names is None and (remark := _remark_of_readers(family, saving.spelling)):
         remarks.append(remark)
-    if saving.spelled == "diffusers" and not to_write([str(key.name) for key in summary.layers], family).keeps_words:
+    if saving.spelling == "diffusers" and not to_write([str(key.name) for key in summary.layers], family).keeps_words:
         remarks.append(ONLY_DIFFUSERS)
     return FileFusion(summary, tuple(remarks), read.job.merges_plainly(summary), sizing)
 
@@ -227,7 +227,7 @@ class _Read:
 def _blocks(files: ReadPair) -> Collection[Block]:
     """Those of the model, and those that the files' own names tell of; empty if nothing is known of it."""
     known = files.family.blocks if files.family else ()
-    if files.spelled is None:
+    if files.file_names is None:
         return known
     return {*known, *(key.place.block for lora in (files.content, files.style) for key in lora.weights.deltas)}
 

@@ -51,7 +51,7 @@ def zip_files(
         **_told(lessons, recipe, scope),
     }
     layers = zipped.fused.deltas.items()
-    write_lora(saving.output, layers, saving.dtype, model.family, metadata, saving.spelled)
+    write_lora(saving.output, layers, saving.dtype, model.family, metadata, saving.spelling)
     state.unlink(missing_ok=True)
     return zipped, job.remarks(zipped.fused.summary, None)
 

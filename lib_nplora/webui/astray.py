@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import RequestError
 from ..request.tag import parse_tag
 from . import prompt_text
-from .prompt import TAG, ExtraNetworkData, is_fusion, items_of, spelled
+from .prompt import TAG, ExtraNetworkData, is_fusion, items_of, tag_text
 
 _ATTEMPT = re.compile(r"<\s*(np[\s_-]*lora|[\w-]+)([^<>\n]*)(>?)")
 """What may be meant as a tag: (name, what follows it, its end)."""
@@ -48,7 +48,7 @@ def _misnamed(data: ExtraNetworkData) -> Iterator[str]:
     for name, several in data.items():
         if _is_near(name) and not is_fusion(name):
             for items in map(items_of, several):
-                yield f"{spelled(name, items)}: {_NO_NAME}. Write {_written(items)}"
+                yield f"{tag_text(name, items)}: {_NO_NAME}. Write {_written(items)}"
 
 
 def _no_tags(prompts: Iterable[str], where: str = "") -> Iterator[str]:
@@ -94,4 +94,4 @@ def _written(items: Iterable[str]) -> str:
         parse_tag(pieces)
     except RequestError:
         pieces = ["content", "style"]
-    return spelled(TAG, pieces)
+    return tag_text(TAG, pieces)

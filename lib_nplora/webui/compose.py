@@ -10,7 +10,7 @@ from ..request.request import FusionRequest, Source
 from ..request.tag import format_tag
 from . import axes, prompt_text
 from .comments import visible
-from .prompt_text import Spelled
+from .prompt_text import Standing
 
 
 @dataclass(frozen=True)
@@ -61,27 +61,27 @@ def compose(
     return Composed(prompt, comments=tuple(comments))
 
 
-def _same_pair(spelled: Spelled, panel: FusionRequest, same_lora: Callable[[str, str], bool]) -> bool:
-    request = spelled.asked.request
+def _same_pair(standing: Standing, panel: FusionRequest, same_lora: Callable[[str, str], bool]) -> bool:
+    request = standing.asked.request
     return not isinstance(request, RequestError) and all(
         any(same_lora(own.name, source.name) for own in side)
         for side, (source,) in ((request.contents, panel.contents), (request.styles, panel.styles))
     )
 
 
-def _varied(prompt: str, spelled: Spelled | None, values: Mapping[str, str]) -> tuple[str, list[str]]:
+def _varied(prompt: str, standing: Standing | None, values: Mapping[str, str]) -> tuple[str, list[str]]:
     """The prompt with a plot's values, and what is to be said of them."""
-    if spelled is None:
+    if standing is None:
         if not {"content", "style"} <= values.keys():
             return prompt, []
         pair = FusionRequest.of((Source(values["content"]),), (Source(values["style"]),))
         request = axes.applied(pair, values)
         return _added(prompt, request), axes.without_effect(request, values)
-    if isinstance(spelled.asked.request, RequestError):
-        raise spelled.asked.request
-    request = axes.applied(spelled.asked.request, values)
-    told = [*spelled.asked.remarks, *axes.without_effect(request, values)]
-    return prompt_text.respelled(prompt, spelled, request), told
+    if isinstance(standing.asked.request, RequestError):
+        raise standing.asked.request
+    request = axes.applied(standing.asked.request, values)
+    told = [*standing.asked.remarks, *axes.without_effect(request, values)]
+    return prompt_text.respelled(prompt, standing, request), told
 
 
 def _added(prompt: str, request: FusionRequest) -> str:

@@ -15,7 +15,7 @@ from ..request.request import FusionRequest
 from ..request.tag import METHOD, parse_tag, split
 from . import prompt_text, running
 from .fields import PanelState
-from .prompt_text import Spelled
+from .prompt_text import Standing
 from .said import SAID
 
 logger = logging.getLogger("nplora")
@@ -57,8 +57,8 @@ def on_pasted(infotext: str, params: MutableMapping[str, Any]) -> None:
     shown = _readable(params.get("Prompt") or "", last=by_panel)
     if by_panel and shown:
         for name in prompts:
-            if spelled := _readable(params[name], last=True):
-                params[name] = prompt_text.without(params[name], spelled)
+            if standing := _readable(params[name], last=True):
+                params[name] = prompt_text.without(params[name], standing)
         _take_styles(params)
     if shown is None:
         state = _of_an_unknown_method(params.get("Prompt") or "")
@@ -74,18 +74,18 @@ def enabled(params: Mapping[str, Any]) -> bool:
     return bool(params.get(label("enabled"), False))
 
 
-def _readable(prompt: str, last: bool) -> Spelled | None:
+def _readable(prompt: str, last: bool) -> Standing | None:
     found = [x for x in prompt_text.find(prompt) if not isinstance(x.asked.request, RequestError)]
     if last:
-        found = [spelled for spelled in reversed(found) if not spelled.asked.by_role]
+        found = [standing for standing in reversed(found) if not standing.asked.by_role]
     return next(iter(found), None)
 
 
 def _of_an_unknown_method(prompt: str) -> PanelState | None:
     """The panel, switched off, that names the method of a tag which only that keeps from being read."""
-    for spelled in prompt_text.find(prompt):
-        if not spelled.asked.by_role:
-            pieces = spelled.asked.tag.strip("<>").split(":")[1:]
+    for standing in prompt_text.find(prompt):
+        if not standing.asked.by_role:
+            pieces = standing.asked.tag.strip("<>").split(":")[1:]
             others = [piece for piece in pieces if piece.partition("=")[0].strip().lower() != METHOD]
             try:
                 _, named = split(pieces)

@@ -40,12 +40,12 @@ def gives_role(name: str, items: Sequence[str]) -> bool:
 
 def asked_by_tag(name: str, items: Sequence[str]) -> Asked:
     """What an `<nplora:...>`, with its name as it is spelled and its pieces, asks for."""
-    return Asked(spelled(name, items), _parsed(parse_tag, items))
+    return Asked(tag_text(name, items), _parsed(parse_tag, items))
 
 
 def asked_by_roles(tags: Sequence[tuple[str, Sequence[str]]]) -> Asked:
     """What all the tags with a role, (name, pieces) each, ask for together."""
-    text = " ".join(spelled(name, items) for name, items in tags)
+    text = " ".join(tag_text(name, items) for name, items in tags)
     pieces = [items for _, items in tags]
     return Asked(text, _parsed(parse_roles, pieces), by_role=True, remarks=tuple(foreign_remarks(pieces)))
 
@@ -78,6 +78,6 @@ def items_of(params: Any) -> list[str]:
     return [str(item) for item in params.items]
 
 
-def spelled(name: str, items: Sequence[str]) -> str:
+def tag_text(name: str, items: Sequence[str]) -> str:
     """A tag as it stands in the prompt."""
     return f"<{':'.join([name, *items])}>"

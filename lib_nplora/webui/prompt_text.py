@@ -18,7 +18,7 @@ _ANY_TAG = re.compile(r"<(\w+):([^>]+)>")
 
 
 @dataclass(frozen=True)
-class Spelled:
+class Standing:
     """A fusion where it stands.
 
     spans
@@ -29,7 +29,7 @@ class Spelled:
     spans: tuple[tuple[int, int], ...]
 
 
-def find(prompt: str) -> list[Spelled]:
+def find(prompt: str) -> list[Standing]:
     """Every fusion of a prompt: one for each `<nplora:...>`, in order, and one for all roles together.
 
     Tags in comments do not count.
@@ -39,26 +39,26 @@ def find(prompt: str) -> list[Spelled]:
     for match in _ANY_TAG.finditer(visible(prompt)):
         name, items = match[1], match[2].split(":")
         if is_fusion(name):
-            found.append(Spelled(asked_by_tag(name, items), (match.span(),)))
+            found.append(Standing(asked_by_tag(name, items), (match.span(),)))
         elif gives_role(name, items):
             roles.append((match.span(), (name, items)))
     if roles:
-        found.append(Spelled(asked_by_roles([tag for _, tag in roles]), tuple(span for span, _ in roles)))
+        found.append(Standing(asked_by_roles([tag for _, tag in roles]), tuple(span for span, _ in roles)))
     return found
 
 
-def respelled(prompt: str, spelled: Spelled, request: FusionRequest) -> str:
+def respelled(prompt: str, standing: Standing, request: FusionRequest) -> str:
     """The prompt with `request` in the place of a fusion that stands in it, in the same spelling."""
-    text = format_roles(request) if spelled.asked.by_role else format_tag(request)
-    first, *rest = spelled.spans
+    text = format_roles(request) if standing.asked.by_role else format_tag(request)
+    first, *rest = standing.spans
     for span in reversed(rest):
         prompt = _cut(prompt, span)
     return prompt[: first[0]] + text + prompt[first[1] :]
 
 
-def without(prompt: str, spelled: Spelled) -> str:
+def without(prompt: str, standing: Standing) -> str:
     """The prompt as it was before that fusion was added."""
-    for span in reversed(spelled.spans):
+    for span in reversed(standing.spans):
         prompt = _cut(prompt, span)
     return prompt
 

@@ -109,7 +109,7 @@ class FuseBody(PairBody):
         size = RankRule(count=self.rank) if self.rank else parse_size(self.energy or "")
         if self.energy and not (size and size.percent):
             raise RequestError(f"energy={self.energy} is not a share such as 99%")
-        return Saving(file, self.dtype, size, self.full, spelled=self.spelling)
+        return Saving(file, self.dtype, size, self.full, spelling=self.spelling)
 
 
 class InspectBody(PairBody):

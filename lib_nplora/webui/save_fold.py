@@ -77,8 +77,8 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
     def saving() -> str:
         request = request_of(args)
         output, size, dtype, spelling = others(args)
-        spelled = None if spelling == USUAL else spelling
-        how = partial(Saving, dtype=dtype, size=parse_size(str(size or "")), spelled=spelled)
+        chosen = None if spelling == USUAL else spelling
+        how = partial(Saving, dtype=dtype, size=parse_size(str(size or "")), spelling=chosen)
         saved = save(known_host(), request, (output or "").strip(), how, shown_on(progress))
         words = of_language()
         where = say("<lora:{name}:1> is in {file}.", name=saved.file.stem, file=str(saved.file)).told(words)

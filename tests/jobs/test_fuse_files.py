@@ -193,7 +193,7 @@ def test_an_energy_keeps_the_fewest_directions_that_hold_it(folder: Path, share:
 def test_both_spellings_hold_the_same(folder: Path) -> None:
     kohya, diffusers = folder / "kohya.safetensors", folder / "diffusers.safetensors"
     fuse_files(pair(folder), Saving(kohya, "fp32"))
-    assert ONLY_DIFFUSERS in fuse_files(pair(folder), Saving(diffusers, "fp32", spelled="diffusers")).remarks
+    assert ONLY_DIFFUSERS in fuse_files(pair(folder), Saving(diffusers, "fp32", spelling="diffusers")).remarks
     one, other = (read_lora(path).weights.deltas for path in (kohya, diffusers))
     assert set(one) == set(other)
     for key, delta in one.items():
@@ -206,7 +206,7 @@ def test_both_spellings_hold_the_same(folder: Path) -> None:
 def test_what_diffusers_spelling_cannot_hold_is_refused(folder: Path) -> None:
     out = folder / "out.safetensors"
     with pytest.raises(FileError, match="which diffusers' spelling cannot hold: choose kohya's, or a rank"):
-        fuse_files(pair(folder, method="dare"), Saving(out, full=True, spelled="diffusers"))
+        fuse_files(pair(folder, method="dare"), Saving(out, full=True, spelling="diffusers"))
     assert not out.exists()
 
 
@@ -278,7 +278,7 @@ def test_flux_is_written_in_one_spelling(tmp_path: Path) -> None:
         tensors = loras.block_tensors(loras.random_blocks(loras.FLUX, seed=seed), "comfy")
         save_file(tensors, tmp_path / f"{name}.safetensors")
     with pytest.raises(FileError, match="are not written in kohya's spelling: choose diffusers'"):
-        fuse_files(pair(tmp_path), Saving(tmp_path / "out.safetensors", spelled="kohya"))
+        fuse_files(pair(tmp_path), Saving(tmp_path / "out.safetensors", spelling="kohya"))
 
 
 def command_line(*arguments: str) -> None:
