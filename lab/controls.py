@@ -53,7 +53,7 @@ def _largest(side: Side) -> float:
 
 
 def _ratio(energy: float, of: float) -> float:
-    """Of two norms, by their squares; 1 if either side is nothing."""
+    """Ratio of two norms, by their squares; 1 if either side is nothing."""
     return (energy / of) ** 0.5 if energy and of else 1.0
 
 

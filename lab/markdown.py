@@ -51,7 +51,7 @@ def _noises(entries: Iterable[Entry]) -> str:
 def table(entries: Sequence[Entry]) -> str:
     """The best S_harm first; a difference of more than two standard errors is bold.
 
-    Of the weights that the tuned ones are chosen from, the best with hindsight alone.
+    There are many weights that the tuned ones are chosen from: the best with hindsight alone is shown.
     """
     best = hindsight(entries)
     names = [name for name in dict.fromkeys(one.method for one in entries) if name not in WEIGHT_LABELS or name == best]

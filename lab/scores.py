@@ -133,7 +133,7 @@ class Estimate:
 
 
 def _variance(off: Mapping[Pair, float], cluster: Callable[[Pair], Hashable]) -> float:
-    """Of the mean, if what stands in one cluster is not independent; 0 if there is but one."""
+    """Variance of the mean, if what stands in one cluster is not independent; 0 if there is but one."""
     sums: dict[Hashable, float] = defaultdict(float)
     for pair, value in off.items():
         sums[cluster(pair)] += value

@@ -113,7 +113,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "arguments": _arguments,
     "folders": _folders,
 }
-"""By the name that stands around each of them."""
+"""The name that stands around a table -> how it is made."""
 
 PLACE = re.compile(r"<!-- ([\w ]+): python -m tests\.docs -->\n.*?\n<!-- end of \1 -->", re.S)
 """Where a table stands in a page."""

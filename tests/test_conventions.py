@@ -51,3 +51,21 @@ def test_global_names_in_javascript_carry_our_prefix():
         )
         assert names
         assert [name for name in names if not name.startswith("nplora")] == [], path
+
+
+FOLDERS = ("lib_nplora", "lab", "scripts", "tests")
+BARE = re.compile(r"\A(?:Of|By) |^ *[\w*, ]+\n +(?:Of|By) ", re.M)
+"""What begins so, a docstring or what it says of a field, does not say what the thing is."""
+
+
+def test_docstrings_say_what_a_thing_is():
+    """Also strings below a constant. None begins with a bare `Of` or `By`."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if BARE.search(node.value.value)
+    ]
+    assert found == []
+    assert all(map(BARE.search, ("Of all layers.", "A thing.\n\n    name\n        Of its layer.\n    ")))

@@ -98,7 +98,7 @@ def told(zipped: Zipped) -> str:
 
 
 def _mean(losses: Sequence[Loss]) -> float:
-    """Of the two sides' terms, which is how far the merge is from each of them alone."""
+    """Mean of the two sides' terms, which is how far the merge is from each of them alone."""
     return sum(loss.content + loss.style for loss in losses) / len(losses)
 
 

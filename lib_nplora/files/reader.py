@@ -36,7 +36,7 @@ class LoraFile:
     metadata
         What the file's header says about it.
     shapes
-        Of its deltas, each in the shape of the weight or bias that it is for.
+        What its deltas are shaped like: the weight or bias that each is for.
     scales_beside
         Other than 1, of modules whose scale stands beside the tensors alone, where WebUIs do not look.
     unread
@@ -132,7 +132,7 @@ class _Renamed:
 
 
 def _shapes(modules: Iterable[Module]) -> dict[ModuleKey, tuple[int, ...]]:
-    """Of the deltas."""
+    """The shape of the weight or bias that each delta is for."""
     found = {module.key: module.layer_shape for module in modules if module.layer_shape is not None}
     biases = {module.bias_key: module.bias_shape for module in modules}
     return {**found, **{key: shape for key, shape in biases.items() if key and shape}}

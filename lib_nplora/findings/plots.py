@@ -49,7 +49,7 @@ def figure(fusion: FileFusion, request: FusionRequest, steps: int = USUAL_STEPS)
     """Where the two meet, the style's spectrum, what mu removes and, if the method has a schedule, who wins.
 
     steps
-        Of the schedule.
+        How many the schedule is drawn for.
     Raises PlotError without matplotlib.
     """
     letters = letters_of(fusion, steps)

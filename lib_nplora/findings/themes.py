@@ -14,13 +14,13 @@ class Theme:
     """Colours that suit a page.
 
     ink
-        Of text and lines.
+        Colour of text and lines.
     faint
-        Of what holds nothing.
+        Colour of what holds nothing.
     less, same, more
-        Of cells where two share less than, as much as, and more than unrelated LoRAs would.
+        Colours of cells where two share less than, as much as, and more than unrelated LoRAs would.
     on_same, on_far
-        Of numbers on the cells.
+        Colours of the numbers on them.
     """
 
     ink: str

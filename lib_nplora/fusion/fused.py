@@ -21,7 +21,7 @@ class FusedLora:
     fingerprint
         Stands for everything that changes the deltas: equal fingerprints, equal weights.
     deltas
-        By layer; of one that is contested, the update while the content wins.
+        The update of each layer; of one that is contested, while the content wins.
     rivals
         The updates of the contested layers while the style wins.
     schedule

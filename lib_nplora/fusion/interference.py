@@ -79,7 +79,7 @@ def interference(
     contents, styles
         Weighted deltas, (out, in) each.
     content_svd, style_svd
-        Of all contents, and of all styles, stacked.
+        Right singular vectors of all contents, and of all styles, stacked.
     k
         How many of the style's directions are protected.
     removed
@@ -120,7 +120,7 @@ def effective_rank(s: Tensor) -> float:
 def smallest_angle(one: Tensor, other: Tensor) -> float:
     """Between the spans of the orthonormal rows of `one` (m, in) and `other` (n, in), in degrees.
 
-    By its sine as well as its cosine, which tells small angles from none: Björck and Golub, 1973. 90 if one is empty.
+    The sine is asked as well as the cosine, to tell small angles from none: Björck and Golub, 1973. 90 if one is empty.
     """
     if not (len(one) and len(other)):
         return 90.0

@@ -25,10 +25,10 @@ class LayerReport:
     """What happened to one layer.
 
     content_energy, removed_energy
-        Of the contents before, and how much of it the method took away (squared Frobenius norm). For a layer that is
-        not fused, nothing is removed.
+        Energy of the contents before, and how much of it the method took away (squared Frobenius norm). Nothing for a
+        layer that is not fused.
     style_energy
-        Of the styles.
+        Energy of the styles.
     protected
         Share of the input's directions that the style's basis spans, 0 to 1.
     reason

@@ -35,7 +35,7 @@ class FusedLayer:
     delta
         The update of the layer; of one that takes turns, while the content wins; None if it is left out.
     rival
-        Of a layer that takes turns, the update while the style wins.
+        The update while the style wins, if the layer takes turns.
     contest
         What both sides weigh there.
     interference

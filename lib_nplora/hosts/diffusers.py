@@ -38,7 +38,7 @@ class Piece:
     """A parameter of a pipeline that is a layer, or some of its rows.
 
     name
-        Of its module in the pipeline.
+        What its module is called in the pipeline.
     leaf
         Its own name in the module.
     start

@@ -95,9 +95,9 @@ class DenseDelta:
     def factored(self) -> LowRankDelta | None:
         """The same delta as factors, if there are some of at most a quarter of its full rank, else None.
 
-        By a randomised range finder (Halko, Martinsson, Tropp, arXiv 0909.4061, Alg. 4.1) of growing size; what it
-        misses is measured, and is at most EXACT of the energy. A sketch that catches far less than its share of a rank
-        that is small enough ends the search.
+        A randomised range finder (Halko, Martinsson, Tropp, arXiv 0909.4061, Alg. 4.1) of growing size makes them. What
+        it misses is measured, and is at most EXACT of the energy. A sketch that catches far less than its share of a
+        rank that is small enough ends the search.
         """
         limit = min(self.shape) // 4
         energy = self.energy()

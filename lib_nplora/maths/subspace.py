@@ -84,7 +84,8 @@ def _from_matrices(deltas: Sequence[Delta]) -> RightSvd:
 def _triangle(columns: Tensor) -> Tensor:
     """R of the QR decomposition of `columns` (n, r), up to signs: R^T R = columns^T columns.
 
-    By Cholesky, at about a quarter of the time, where the columns are independent enough to be squared in float64.
+    Cholesky makes it, at about a quarter of the time, where the columns are independent enough to be squared in
+    float64.
     """
     lower: Tensor
     lower, failed = torch.linalg.cholesky_ex(columns.T @ columns)

@@ -118,7 +118,7 @@ class Need(Generic[T]):
     """Something that a method reads besides the deltas. It is made once, and kept as long as memory allows.
 
     name
-        Of what is made: equal names and equal keys mean equal values.
+        What is made: equal names and equal keys mean equal values.
     depends_on
         Layer -> the key under which the value is kept.
     make

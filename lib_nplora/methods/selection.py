@@ -63,9 +63,9 @@ class Schedule:
     """Who wins which layer when.
 
     contests
-        By layer.
+        What both sides weigh in each layer.
     rule
-        Of the method, with its settings.
+        Who wins by the method, with its settings.
     """
 
     contests: Mapping[Any, Contest]

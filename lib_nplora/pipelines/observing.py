@@ -29,9 +29,9 @@ class Looks:
     content, style
         Prompts that each side answers to: "a photo of sks dog", "a house in vangogh style".
     steps
-        Of a picture.
+        How many a picture takes.
     seed
-        Of the first picture's noise; the next one's is one more.
+        What the first picture's noise is drawn by; the next one's is one more.
     given
         What else the pipeline is called with, by name: height=768, ...
     """

@@ -55,9 +55,9 @@ class Asked:
     prompts
         In turn.
     count
-        Of pictures.
+        How many pictures are drawn.
     seed
-        Of the first picture's noise; the next one's is one more.
+        What the first picture's noise is drawn by; the next one's is one more.
     size
         Height and width in pixels, None for the pipeline's own.
     """

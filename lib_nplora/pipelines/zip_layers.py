@@ -20,7 +20,7 @@ Scope = Literal["attention", "all"]
 
 
 def mergers_of(model: PipelineModel, content: LoraWeights, style: LoraWeights, scope: Scope) -> dict[ModuleKey, Merger]:
-    """Of the layers in the scope that both hold."""
+    """Factors that change nothing yet, for each layer in the scope that both hold."""
     widths = {key.layer: content.deltas[key].shape[1] for key in content.deltas if runs(model, key)}
     shared = dict.fromkeys(key.layer for key in style.deltas if key.layer in widths)
     return {
@@ -43,7 +43,7 @@ def runs(model: PipelineModel, key: ModuleKey) -> bool:
 def parts_of(
     model: PipelineModel, loras: Mapping[Side, LoraWeights], mergers: Mapping[ModuleKey, Merger]
 ) -> dict[nn.Module, list[Part]]:
-    """By module, what runs beside it."""
+    """Module -> what runs beside it."""
     parts: dict[nn.Module, list[Part]] = {}
     for side, lora in loras.items():
         for key in lora.deltas:

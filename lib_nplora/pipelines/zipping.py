@@ -64,7 +64,7 @@ class Zipped:
     """What came of it.
 
     mergers
-        By layer, of those that both LoRAs hold.
+        Those of each layer that both LoRAs hold.
     losses
         One a step.
     """

@@ -35,7 +35,7 @@ class Axis:
     check
         Raises NploraError for a text that no cell could use.
     type
-        Of the numbers that the plot gives; str for text.
+        What the plot gives a number as; str for text.
     ranges
         Whether ranges of numbers may be typed although the values are text.
     parameter

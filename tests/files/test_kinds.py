@@ -29,7 +29,7 @@ class Case:
     formula
         Its delta, of the values of its tensors and the base weight.
     shapes
-        Of its tensors, by role; `__` stands for a dot.
+        Role of a tensor -> its shape; `__` stands for a dot.
     """
 
     layer: str

@@ -34,7 +34,7 @@ def write(path: Path, metadata: dict[str, str], *names: str, alpha: float | None
 
 
 def scales(path: Path, *names: str) -> list[float]:
-    """By which each module's delta is a multiple of the product of its factors, which is calculated in float64."""
+    """What multiple each module's delta is of the product of its factors, which is calculated in float64."""
     found = {key.part: delta.dense().double() for key, delta in read_lora(path).weights.deltas.items()}
     with_factors = torch.Generator().manual_seed(0)
     told = []

@@ -24,7 +24,7 @@ from tests.files.judging import CLOSE
 from tests.files.mmdit import SWAPPED, factors
 
 WIDTH = 3072
-"""Of Flux; diffusers' converters know no other."""
+"""How wide Flux is; diffusers' converters know no other."""
 
 FLUX = {
     "double_blocks.{}.img_attn.qkv": (9216, 3072),

@@ -69,7 +69,7 @@ mus = strengths(st.sampled_from([0.5, 0.0, 2.0, HARD]))
 
 
 def at(strength: Strengths, block: str) -> float:
-    """By the nearest name: the block's own, its label, none."""
+    """The strength under the nearest name: the block's own, its label, none."""
     names = block, block.rstrip("0123456789"), ""
     return next(strength[name] for name in names if name in strength)
 

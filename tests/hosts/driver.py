@@ -109,7 +109,7 @@ class Call:
     steps
         The sampler's.
     labels
-        By layer, that of the reference that its weight equals; `?` if it equals none.
+        Layer -> that of the reference that its weight equals; `?` if it equals none.
     error
         Worst relative Frobenius error of a layer to the reference that is nearest to it.
     """

@@ -122,7 +122,7 @@ def has_bias(name: str) -> bool:
 
 
 def _kernel(module: Module) -> tuple[int, ...]:
-    """Of the layer's weight, all but the first dimension."""
+    """All dimensions of the layer's weight but the first."""
     return (module.inp, module.kernel, module.kernel) if module.kernel else (module.inp,)
 
 

@@ -105,7 +105,7 @@ FILES = {
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_all_that_an_adapter_uses_is_asked_for(adapter):
-    """By the attributes under which adapters keep the hosts' modules, and by what they import from them."""
+    """Used is what stands behind the attributes in which adapters keep the hosts' modules, and what they import."""
     kept = {
         "_networks": "networks",
         "_network": "network",

@@ -103,7 +103,7 @@ def saved_whole(folder: Path, **settings: int) -> dict[str, torch.Tensor]:
 
 
 class Stopped(Exception):
-    """Of a user who has seen enough."""
+    """A user has seen enough."""
 
 
 def test_whoever_watches_sees_every_layer_and_may_stop_it(folder: Path) -> None:

@@ -18,7 +18,7 @@ def score(harmonic: float) -> Score:
 
 
 def entry(subject: str, method: str, harmonic: float, style: str = "neon", other: float | None = None) -> Entry:
-    """By two judges who agree, unless the other says something else."""
+    """What two judges say who agree, unless the other says something else."""
     scores = score(harmonic), score(harmonic if other is None else other)
     return Entry(subject, style, (0, 0), method, scores, noises=(1, 2))
 

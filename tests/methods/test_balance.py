@@ -99,7 +99,7 @@ def test_off_is_what_it_was(method):
 @pytest.mark.parametrize("mode", ["layer", "down", "whole"])
 @pytest.mark.parametrize("side", ["dog", "vangogh"])
 def test_a_lora_that_is_scaled_fuses_in_the_same_direction(mode, side):
-    """By 10 on one side: both sides' shares stay, and the sum keeps its direction."""
+    """Scaled is one side, by 10: both sides' shares stay, and the sum keeps its direction."""
     plain = run(content(), style(), balance=mode)
     pair = [
         replace(lora, deltas={key: delta.scaled(10.0) for key, delta in lora.deltas.items()})

@@ -43,7 +43,7 @@ OTHERS = {
     "seed": 7,
     "balance": "down",
 }
-"""By parameter, a value that is no method's default."""
+"""Parameter -> a value that is no method's default."""
 
 
 def other(method: Method, name: str):
@@ -299,7 +299,7 @@ def test_a_parameter_that_another_method_reads_differently_is_refused(change):
 
 
 def test_an_empty_side_is_no_reason_to_fail():
-    """Of methods that are for lone layers, too."""
+    """Methods that are for lone layers meet one."""
     for method in methods().values():
         if method.takes_lone_layers:
             for sides in (([random_delta(6, 8, 2, 1)], []), ([], [random_delta(6, 8, 2, 1)])):

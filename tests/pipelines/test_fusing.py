@@ -304,7 +304,7 @@ def test_files_that_cannot_be_read_are_named(dog, vangogh, tmp_path):
 
 
 class Mini(DiffusionPipeline):
-    """Of a class that diffusers does not have, with a text encoder that holds no layer of any LoRA."""
+    """A pipeline that diffusers does not have, with a text encoder that holds no layer of any LoRA."""
 
     def __init__(self, unet, scheduler):
         super().__init__()

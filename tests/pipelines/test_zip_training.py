@@ -127,7 +127,7 @@ def test_a_convolution_s_update_runs_beside_it(kernel):
 
 
 class Stopped(Exception):
-    """By the test."""
+    """The test stops the training."""
 
 
 def stop_at(step: int):

@@ -254,7 +254,7 @@ class RealHost(Driver):
         return [Picture((pixels_of(image),), infotext, ()) for image, infotext in cells]
 
     def _plot_args(self, axes) -> list[Any]:
-        """By the labels of the plot's own fields, of which Forge Neo has one more."""
+        """The plot's arguments, told by the labels of its own fields, of which Forge Neo has one more."""
         with urllib.request.urlopen(f"{self.url}/sdapi/v1/script-info") as answer:
             scripts = json.load(answer)
         fields = next(s["args"] for s in scripts if s["name"] == "x/y/z plot" and not s["is_img2img"])

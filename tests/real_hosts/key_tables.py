@@ -2,7 +2,7 @@
 
     cd HOST && venv/bin/python .../key_tables.py neo
 
-Of each family, the network is made as the host makes it, of the real size but for its depth, and without values.
+The network of each family is made as the host makes it, of the real size but for its depth, and without values.
 `shapes`: the weights of its linear layers. `names`: what the host maps on weights of the model, as a weight, the rows
 of it, and whether their halves are exchanged.
 """

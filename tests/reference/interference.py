@@ -10,7 +10,7 @@ from .np_lora import basis, projector
 
 
 def row(content: np.ndarray, style: np.ndarray, mu: float, k: str = "all") -> dict[str, float]:
-    """By the names of the row's values. Weights are in the matrices."""
+    """A row's values by their names. Weights are in the matrices."""
     v_all, v_k = basis([style]), basis([style], k)
     energy = np.linalg.norm(content) ** 2
     s = np.linalg.svd(style, compute_uv=False)[: v_all.shape[1]]

@@ -64,6 +64,6 @@ def winners(
 
 
 def letters(layers: Mapping[str, Pair], steps: int, alpha: float, beta: float, star: bool = False) -> dict[str, str]:
-    """By layer, a letter for each step: `c` where the content wins, `s` where the style does."""
+    """Layer -> a letter for each step: `c` where the content wins, `s` where the style does."""
     by_step = [winners(layers, step, steps, alpha, beta, star) for step in range(steps)]
     return {name: "".join(chosen[name][0] for chosen in by_step) for name in layers}

@@ -17,7 +17,7 @@ from .np_lora import strength
 
 
 def factors(path: Path) -> dict[str, Factors]:
-    """By layer, the update that a file holds. Without an alpha it is its rank."""
+    """Layer -> the update that a file holds. Without an alpha it is its rank."""
     tensors = {name: tensor.double().numpy() for name, tensor in load_file(path).items()}
     result = {}
     for name in tensors:
@@ -34,7 +34,7 @@ def factors(path: Path) -> dict[str, Factors]:
 
 
 def deltas(path: Path) -> dict[str, np.ndarray]:
-    """By layer, the update as a matrix."""
+    """Layer -> the update as a matrix."""
     return {name: up @ down for name, (up, down) in factors(path).items()}
 
 

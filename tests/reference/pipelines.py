@@ -29,7 +29,7 @@ class Module:
 
 
 def updates(modules: Sequence[Module]) -> dict[str, np.ndarray]:
-    """By layer."""
+    """Layer -> its update."""
     found = {}
     for module in modules:
         ends = np.cumsum(list(module.layers.values()))[:-1]

@@ -14,7 +14,7 @@ def forward(layers: Sequence[np.ndarray], x: np.ndarray) -> tuple[np.ndarray, np
 
 
 def gradients(layers: Sequence[np.ndarray], x: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
-    """Of the mean squared error, for each layer's weight."""
+    """Gradients of the mean squared error, one for each layer's weight."""
     hidden, y = forward(layers, x)
     to_y = 2 * (y - target) / y.size
     to_hidden = (to_y @ layers[1]) * (1 - hidden**2)

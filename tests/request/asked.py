@@ -68,7 +68,7 @@ given = {
     "density": st.floats(0, 1, exclude_min=True),
     "seed": st.integers(0, 2**32 - 1),
 }
-"""By parameter, values of it."""
+"""Parameter -> values of it."""
 
 method_names = st.sampled_from(list(methods()))
 options = {"method": method_names, **{name: st.none() | values for name, values in given.items()}}

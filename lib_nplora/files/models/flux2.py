@@ -37,7 +37,7 @@ _SIZES = (
     (r"(?:img|txt)_mlp_2$|linear_out$", 1 / 3),
 )
 _WIDTHS = (4096, 6144)
-"""Of Klein 9B and of dev; 3072 is FLUX.1's, too."""
+"""Those of Klein 9B and of dev; 3072 is FLUX.1's, too."""
 
 
 def _shows(evidence: Evidence) -> bool:

@@ -44,7 +44,7 @@ class Blocks:
     tails
         Layers of a block: their name -> diffusers', with q, k and v fused.
     fused
-        Of the layers that diffusers has in slices: fused name -> the slices, in the order of their rows.
+        Layers that diffusers has in slices: fused name -> the slices, in the order of their rows.
     others
         Further names of theirs, underscores for dots -> (our name likewise, slices).
     """

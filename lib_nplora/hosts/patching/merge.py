@@ -19,9 +19,9 @@ class Setters:
     """The host's functions (model, key, weight) that give a parameter another weight.
 
     put
-        By a new parameter.
+        A new parameter takes the old one's place.
     copy
-        Into the old one.
+        The old one is given the values.
     """
 
     put: Callable[[Any, str, Tensor], Any]

@@ -73,7 +73,7 @@ class Reader:
         """Take one patch. False if the host's calculation fails at it, which leaves the layer alone.
 
         shape
-            Of the layer's weight; None if it is quantised and does not tell.
+            That of the layer's weight; None if it is quantised and does not tell.
         """
         key = ModuleKey(target.key, target.part, target.rows)
         factors = _factors(patch)

@@ -17,7 +17,7 @@ class Target:
     """Where a patch goes.
 
     part, key
-        Of the parameter in the model.
+        Where the parameter is in the model.
     rows
         (start, stop) of its rows, None for all.
     change

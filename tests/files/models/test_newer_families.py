@@ -103,7 +103,7 @@ def test_two_spellings_meet_and_any_is_written(tmp_path: Path, family: str, spel
 def test_who_reads_a_spelling_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str, spelling: str, readers: str
 ) -> None:
-    """Of a spelling that was chosen; not of the usual one, which all read, nor of one that both files have."""
+    """So it is if it was chosen; not if it is the usual one, which all read, nor if both files have it."""
     newer.write(tmp_path / "content.safetensors", newer.comfyui(newer.random_lora(family, 2, 1)))
     newer.write(tmp_path / "style.safetensors", newer.kohya(newer.random_lora(family, 3, 2)))
     fused(tmp_path, "--spelling", spelling)
@@ -116,7 +116,7 @@ def test_who_reads_a_spelling_is_said(
 
 @pytest.mark.parametrize("family", CONVERTERS)
 def test_diffusers_reads_what_is_written(tmp_path: Path, family: str) -> None:
-    """By the names of the first authors, with its converter; by its own names, the same layers and values."""
+    """Its converter does with the first authors' names; in its own names stand the same layers and values."""
     content, style = newer.random_lora(family, 2, 1), newer.random_lora(family, 3, 2)
     newer.write(tmp_path / "content.safetensors", newer.comfyui(content))
     newer.write(tmp_path / "style.safetensors", newer.kohya(style))

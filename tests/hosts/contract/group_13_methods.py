@@ -38,7 +38,7 @@ class Methods:
         assert driver.compare(factors(loras.small_content)).outside == 0
 
     def test_13_dare(self, driver, loras):
-        """By the masks that its seed stands for."""
+        """Its seed stands for the masks."""
         contents, styles = deltas(loras.small_content), deltas(loras.small_style)
         for seed in (0, 7):
             tag = f"<nplora:small content:small style:method=dare:density=0.4:seed={seed}>"

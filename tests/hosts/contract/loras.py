@@ -10,7 +10,7 @@ from .layers import sample
 
 HARD = float("inf")
 GAINS = (0.9, 1.1, 1.7, 0.7, 0.8, 1.2, 1.4)
-"""Of the layers of a LoRA that is to lose them to another at different steps."""
+"""How strong the layers of a LoRA are that is to lose them to another at different steps."""
 
 KLORA = "a cat <nplora:knight:ink:method=klora>"
 KINDS = ("lora", "dora", "dora_out", "loha", "loha_tucker", "lokr", "full", "norm", "glora", "ia3", "oft", "boft")

@@ -6,7 +6,7 @@ from ..driver import Picture
 
 
 def lora_hashes(picture: Picture) -> dict[str, str]:
-    """By name of a LoRA, its hash in the infotext."""
+    """Name of a LoRA -> its hash in the infotext."""
     _, found, rest = picture.infotext.partition('Lora hashes: "')
     assert found, picture.infotext
     return dict(pair.split(": ") for pair in rest.split('"')[0].split(", "))

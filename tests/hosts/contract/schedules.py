@@ -47,13 +47,13 @@ def sampler_passes(calls: Sequence[Call]) -> list[list[Call]]:
 
 
 def letters_by_layer(calls: Sequence[Call]) -> dict[str, str]:
-    """By layer, the label at each call."""
+    """Layer -> the label at each call."""
     print(f"{len(calls)} calls, worst relative error {max(call.error for call in calls):.1e}")
     return {name: "".join(call.labels[name] for call in calls) for name in calls[0].labels}
 
 
 def schedules(calls: Sequence[Call], steps: int) -> list[dict[str, str]]:
-    """By pass and layer, the label at each of so many steps."""
+    """A pass each: layer -> the label at each of so many steps."""
     passes = sampler_passes(calls)
     assert [[(call.number, call.steps) for call in one] for one in passes] == [
         [(i, steps) for i in range(steps)] for _ in passes

@@ -32,11 +32,11 @@ class Network:
 
 
 class QkvLinear(torch.nn.Linear):
-    """Of SD3: q, k and v in one weight."""
+    """SD3's: q, k and v in one weight."""
 
 
 def shape_of(layer):
-    """Of the weight that a module is for: a third of one that holds q, k and v."""
+    """That of the weight that a module is for: a third of one that holds q, k and v."""
     if isinstance(layer, torch.nn.MultiheadAttention):
         return layer.out_proj.weight.shape
     out, *rest = layer.weight.shape

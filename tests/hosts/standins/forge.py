@@ -380,7 +380,7 @@ class Forge(StandIn):
         return model_lora_keys
 
     def _load_lora(self, lora, to_load):
-        """By the names of its tensors, as the host does: the last kind that a layer has wins."""
+        """Patches by the names of the tensors, as the host makes them: the last kind that a layer has wins."""
         patches, used = {}, set()
         for name, key in to_load.items():
 

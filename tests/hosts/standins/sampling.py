@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 SHARE = 0.7
-"""Of the steps, those that img2img makes."""
+"""What share of the steps img2img makes."""
 
 
 class InterruptedException(BaseException):

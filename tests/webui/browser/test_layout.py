@@ -144,13 +144,13 @@ def _share_a_line(one: dict[str, float], other: dict[str, float]) -> bool:
 
 
 def _brightness(element: Locator) -> float:
-    """Of its text, 0 to 255."""
+    """Brightness of its text, 0 to 255."""
     colour = element.evaluate("element => getComputedStyle(element).color")
     return sum(map(float, re.findall(r"[0-9.]+", colour)[:3])) / 3
 
 
 def _overlap(one: dict[str, float], other: dict[str, float]) -> bool:
-    """By more than a pixel both ways."""
+    """Whether one covers more than a pixel of the other, both ways."""
     return all(
         one[at] + one[size] > other[at] + 1 and other[at] + other[size] > one[at] + 1
         for at, size in (("x", "width"), ("y", "height"))

@@ -104,7 +104,7 @@ def test_method(panel):
 
 
 def _offered(panel, *names):
-    """Of the methods' settings, these are there to be filled in, and no others."""
+    """These settings of methods are there to be filled in, and no others."""
     for name, parameter in parameters().items():
         parts = [name, *([f"{name}_by_block", f"{name}_by_block_add"] if parameter.by_block else [])]
         for part in (*parts, *(["mu_position", "hard", "mu_recipe"] if name == "mu" else [])):

@@ -28,7 +28,7 @@ class WebUI:
     gradio
         Its version.
     url
-        Of its page.
+        Where its page is.
     lora_dir
         Holds a LoRA of each of NAMES.
     """

@@ -76,7 +76,7 @@ class Pasting:
 
 
 def _filled(component: Any, value: Any) -> Any:
-    """By the type of the value that the component was made with. A value that does not fit is left out."""
+    """The value as the type of that with which the component was made. One that does not fit is left out."""
     kind = type(component.value)
     if value is None:
         return gr.update()
