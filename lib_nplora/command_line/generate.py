@@ -8,12 +8,12 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..files import replacing
 from ..jobs.pair import check_new
+from ..methods.table import third
 from ..pipelines.drawing import Cell, draw, sheet
 from ..pipelines.fusing import Pair, on_disk
 from ..pipelines.observing import Looks
 from ..pipelines.opening import open_pipeline
 from ..request.request import FusionRequest
-from ..request.tag import THIRD
 from .options import requests_of
 
 
@@ -51,5 +51,5 @@ def generate(arguments: argparse.Namespace) -> list[str]:
 
 def caption(request: FusionRequest) -> str:
     """As in a tag."""
-    mu = request.method.parameter(THIRD)
-    return f"{request.method.name} {THIRD}={request.values.text(mu)}" if mu else request.method.name
+    own = request.method.parameter(third().name)
+    return f"{request.method.name} {own.name}={request.values.text(own)}" if own else request.method.name

@@ -17,10 +17,10 @@ from ..maths.rank_rule import RankRule
 from ..methods.method import Method
 from ..methods.parameter import Parameter
 from ..methods.selection import MOST_STEPS, USUAL_STEPS
-from ..methods.table import method_named, methods, parameters, readers, usual
+from ..methods.table import method_named, methods, parameters, readers, third, usual
 from ..methods.texts import parse_seed
 from ..request.request import FusionRequest
-from ..request.tag import THIRD, read_weight, weighted
+from ..request.tag import read_weight, weighted
 from .values import whole
 from .zip_options import add_pipeline, add_zip
 
@@ -81,7 +81,7 @@ def request_of(arguments: argparse.Namespace) -> FusionRequest:
 
 
 def requests_of(arguments: argparse.Namespace) -> list[list[FusionRequest]]:
-    """What `generate` is asked for: by method, one for each mu if the method reads that.
+    """What `generate` is asked for: by method, one for each value of mu if the method reads that.
 
     A method is not given what only others of them read.
     """
@@ -90,10 +90,11 @@ def requests_of(arguments: argparse.Namespace) -> list[list[FusionRequest]]:
         others = {one.name for other in arguments.method for one in other.parameters if not method.parameter(one.name)}
         known = parameters(observing=True)
         given = {name: getattr(arguments, _held(name)) for name in known if name not in others}
-        mus = given.pop(THIRD, None) or [None]
-        if not method.parameter(THIRD):
-            mus = mus[:1]
-        rows.append([_request(arguments, method, {**given, THIRD: mu}) for mu in mus])
+        column = third().name
+        several = given.pop(column, None) or [None]
+        if not method.parameter(column):
+            several = several[:1]
+        rows.append([_request(arguments, method, {**given, column: value}) for value in several])
     return rows
 
 
@@ -134,7 +135,7 @@ def _add_generate(commands: Any) -> None:
         default=[usual()],
         help=f"a row of pictures for each: {', '.join(methods(observing=True))} (default: {usual().name})",
     )
-    _add_values(generate, listed=THIRD, observing=True)
+    _add_values(generate, listed=third().name, observing=True)
 
 
 def _add_fusion(command: argparse.ArgumentParser) -> None:

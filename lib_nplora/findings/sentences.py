@@ -13,8 +13,8 @@ from ..layers.block import Block
 from ..layers.by_block import ByBlock
 from ..layers.key import ModuleKey
 from ..maths.rank_rule import RankRule
-from ..methods.balance import BALANCE
-from ..methods.table import usual
+from ..methods.parameter import Strength
+from ..methods.table import methods, usual
 from ..methods.texts import format_number
 from ..request.request import FusionRequest
 from .said import Said, Value, say
@@ -181,9 +181,10 @@ def _projecting(request: FusionRequest) -> FusionRequest:
 
 
 def _mu(request: FusionRequest) -> Said:
-    read = _projecting(request).values.held.values()
+    asked = _projecting(request)
+    strengths = [one.name for one in asked.method.parameters if isinstance(one.widget, Strength)]
     mu = format_number(strength_of(request))
-    if any(isinstance(value, ByBlock) and value.exceptions for value in read):
+    if any(isinstance(held := asked.values.held[name], ByBlock) and held.exceptions for name in strengths):
         return say("{mu} (others by block)", mu=mu)
     return say("{mu}", mu=mu)
 
@@ -195,9 +196,10 @@ def _reach(total: Group, request: FusionRequest) -> Said | None:
     most = percent(total.inside)
     if total.inside < LITTLE:
         return say(
-            "mu can't do much for this pair: even hard removes only {most}. The two weights, or method=klora, change "
-            "more.",
+            "mu can't do much for this pair: even hard removes only {most}. The two weights, or method={method}, "
+            "change more.",
             most=most,
+            method=next(method.name for method in methods().values() if method.changes_with_steps),
         )
     if total.inside > MUCH:
         quarter = 1 / math.sqrt(1 - 0.25 / total.inside) - 1
@@ -229,21 +231,25 @@ def _same_start(total: Group) -> Said | None:
 
 
 def _wide(total: Group, request: FusionRequest) -> Said | None:
-    if total.chance > MUCH and request.method.directions(request.values) == RankRule():
-        return say("The style uses nearly every direction there is: k=32 or k=90% protects only its strongest.")
+    fewer = request.method.fewer
+    if fewer and total.chance > MUCH and request.method.directions(request.values) == RankRule():
+        return say(
+            "The style uses nearly every direction there is: {few} or {some} protects only its strongest.",
+            few=fewer[0],
+            some=fewer[-1],
+        )
     return None
 
 
 def _strength(fusion: FileFusion, request: FusionRequest) -> Said | None:
     """Which side is the stronger, and what balancing does about it, or would do."""
     rows = fusion.interference
-    balances = request.method.parameter(BALANCE.name) is not None
-    asked = request.values[BALANCE] if balances else "off"
+    asked = request.method.weighed_by(request.values)
     found: dict[Block, list[_Scaled]] = {}
     for key, row in rows.items():
-        weights = (1.0, 1.0) if asked == "off" else fusion.summary.layers[key].weights
+        weights = fusion.summary.layers[key].weights if asked else (1.0, 1.0)
         before = (row.content_energy / weights[0] ** 2, row.style_energy / weights[1] ** 2)
-        found.setdefault(key.place.block, []).append(_Scaled(before, row.meeting if asked == "off" else weights))
+        found.setdefault(key.place.block, []).append(_Scaled(before, weights if asked else row.meeting))
     layers = [layer for group in found.values() for layer in group]
     content, style = (math.sqrt(sum(layer.before[side] for layer in layers)) for side in (0, 1))
     side, times = (0, content / style) if content >= style else (1, style / content)
@@ -252,18 +258,20 @@ def _strength(fusion: FileFusion, request: FusionRequest) -> Said | None:
     told = say("{weight} on average", weight=f"{_average(layers, side):.2g}")
     if len(scaled) > 1 and max(scaled.values()) > 1.05 * scaled[most]:
         told = say("{average}; most in {block} ({weight})", average=told, block=str(most), weight=f"{scaled[most]:.2g}")
-    if asked != "off":
-        by: dict[str, Value] = {"balance": asked, "told": told}
+    if asked:
+        by: dict[str, Value] = {"setting": asked, "told": told}
         return (
-            say("balance={balance}: the style is scaled to {told}.", **by)
+            say("{setting}: the style is scaled to {told}.", **by)
             if side
-            else say("balance={balance}: the content is scaled to {told}.", **by)
+            else say("{setting}: the content is scaled to {told}.", **by)
         )
     if times <= UNEVEN:
         return None
     remedy = say("lower its weight if the content is lost") if side else say("lower its weight if the style is lost")
-    if balances:
-        remedy = say("{remedy}, or try balance=layer, which scales it to {told}", remedy=remedy, told=told)
+    if setting := request.method.would_weigh:
+        remedy = say(
+            "{remedy}, or try {setting}, which scales it to {told}", remedy=remedy, setting=setting, told=told
+        )
     values: dict[str, Value] = {"times": f"{times:.2g}", "remedy": remedy}
     return (
         say("The style is {times} x as strong as the content: {remedy}.", **values)

@@ -105,6 +105,10 @@ def weigh(layer: Layer, values: Values) -> Weights:
     return _BALANCES[values[BALANCE]](layer)
 
 
+def _asked(values: Values) -> str:
+    return "" if values[BALANCE] == BALANCE.default else f"{BALANCE.name}={values.text(BALANCE)}"
+
+
 def balanced(*methods: Method) -> tuple[Method, ...]:
     """The methods, with `balance` among their parameters."""
     return tuple(
@@ -113,6 +117,8 @@ def balanced(*methods: Method) -> tuple[Method, ...]:
             parameters=(*method.parameters, BALANCE),
             needs=(*method.needs, CONTENT_ENERGY, STYLE_ENERGY, ALL_ENERGIES),
             weigh=weigh,
+            weighed_by=_asked,
+            would_weigh=f"{BALANCE.name}=layer",
         )
         for method in methods
     )

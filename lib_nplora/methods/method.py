@@ -120,12 +120,18 @@ class Method:
     weigh
         (a layer that both sides hold, the values that count there) -> what their weights are multiplied with before
         anything else.
+    weighed_by
+        Values -> the setting that weighs both sides so, as in the tag; empty if none does.
+    would_weigh
+        The setting that would make both sides equally strong, as in the tag; empty if the method has none.
     rule
         Values -> who wins the layers that take turns at which step; None if the method does not change with the steps.
     projects_by
         Values -> mu; None if the method does not take the content off the style's directions.
     directions
         Values -> how many directions are protected.
+    fewer
+        Settings with which fewer are protected, as in the tag; none if the method has none.
     check
         Raises RequestError for values that do not go together.
     check_pair
@@ -144,9 +150,12 @@ class Method:
     needs: tuple[Need[Any] | Overall[Any] | Observed, ...] = ()
     takes: Callable[[Layer], bool] = shared
     weigh: Callable[[Layer, Values], Weights] = lambda layer, values: EQUAL
+    weighed_by: Callable[[Values], str] = lambda values: ""
+    would_weigh: str = ""
     rule: Callable[[Values], Rule] | None = None
     projects_by: Callable[[Values], float] | None = None
     directions: Callable[[Values], RankRule] = lambda values: RankRule()
+    fewer: tuple[str, ...] = ()
     check: Callable[[Values], None] = lambda values: None
     check_pair: Callable[[Values, Sequence[LoraWeights], Sequence[LoraWeights]], None] = lambda *pair: None
     remarks: Callable[[Values, Effect], Sequence[str]] = lambda values, effect: ()

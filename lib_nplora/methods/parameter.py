@@ -72,6 +72,8 @@ class Parameter(Generic[T]):
         Value -> the text that `parse` reads.
     by_block
         Whether it may have exceptions by block.
+    positional
+        Whether it may stand third in a tag, without its name, as one of them all may.
     widget
         How the panel shows it.
     label
@@ -91,6 +93,7 @@ class Parameter(Generic[T]):
     takes: str
     format: Callable[[T], str] = str
     by_block: bool = False
+    positional: bool = False
     widget: Widget = TextBox()
     label: str = ""
     trials: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ MU = Parameter(
     takes="a number from 0 up, or hard",
     format=format_number,
     by_block=True,
+    positional=True,
     widget=Strength(
         most=10,
         hard="hard",
@@ -48,6 +49,9 @@ K = Parameter(
     label="Directions (k)",
     trials=("1", "2", "4", "8", "16", "32", "90%", "99%", "all"),
 )
+
+FEWER = ("k=32", "k=90%")
+"""What protects a style's strongest directions alone, as in the tag."""
 
 
 def null_space(layer: Layer, values: Values) -> Sum:
@@ -95,7 +99,7 @@ def _remarks(cause: str, effect: Effect) -> Sequence[str]:
     if effect.protected > MANY_DIRECTIONS:
         return [
             f"the style uses {100 * effect.protected:.0f} % of all directions, so little content is left: "
-            f"{removed}. Try k=32"
+            f"{removed}. Try {FEWER[0]}"
         ]
     return ()
 
@@ -117,6 +121,7 @@ METHODS = balanced(
         needs=(STYLE_INPUT,),
         projects_by=lambda values: values[MU],
         directions=lambda values: values[K],
+        fewer=FEWER,
         remarks=_by_mu,
     ),
     Method(
@@ -130,6 +135,7 @@ METHODS = balanced(
         needs=(STYLE_INPUT,),
         projects_by=lambda values: HARD,
         directions=lambda values: values[K],
+        fewer=FEWER,
         remarks=lambda values, effect: _remarks("method=hard", effect),
     ),
     Method(
@@ -142,6 +148,7 @@ METHODS = balanced(
         parameters=(MU, K),
         needs=(CONTENT_INPUT,),
         directions=lambda values: values[K],
+        fewer=FEWER,
     ),
     Method(
         "uspace",
@@ -153,6 +160,7 @@ METHODS = balanced(
         parameters=(MU, K),
         needs=(STYLE_OUTPUT,),
         directions=lambda values: values[K],
+        fewer=FEWER,
         remarks=_by_mu,
     ),
 )

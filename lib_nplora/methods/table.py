@@ -44,6 +44,11 @@ def parameters(observing: bool = False) -> dict[str, Parameter[Any]]:
     return found
 
 
+def third() -> Parameter[Any]:
+    """The one that may stand third in a tag, without its name."""
+    return next(parameter for parameter in parameters().values() if parameter.positional)
+
+
 def readers(name: str, observing: bool = False) -> list[Method]:
     """Those of these methods that read the parameter of that name."""
     return [method for method in methods(observing).values() if method.parameter(name)]
@@ -52,7 +57,8 @@ def readers(name: str, observing: bool = False) -> list[Method]:
 def register(method: Method) -> Callable[[], None]:
     """Add a method. Returns the undo.
 
-    Raises ValueError if its name or its order is taken, or if it reads a parameter otherwise than another method does.
+    Raises ValueError if its name or its order is taken, if it reads a parameter otherwise than another method does, or
+    if another parameter than theirs is to stand third in a tag.
     """
     for other in _METHODS.values():
         if other.name == method.name or other.order == method.order:
@@ -61,6 +67,8 @@ def register(method: Method) -> Callable[[], None]:
             ours = method.parameter(theirs.name)
             if ours and ours.defaulting(theirs.default) != theirs:
                 raise ValueError(f"methods {other.name} and {method.name} read {theirs.name} differently")
+            if theirs.positional and any(one.positional and one.name != theirs.name for one in method.parameters):
+                raise ValueError(f"methods {other.name} and {method.name} have each a parameter that stands third")
     _METHODS[method.name] = method
 
     def undo() -> None:

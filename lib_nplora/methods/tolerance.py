@@ -15,7 +15,7 @@ from .layer import Layer
 from .method import Method, Sum
 from .moments import MOMENTS, Stacked
 from .parameter import Parameter, Values
-from .projections import K
+from .projections import FEWER, K
 from .texts import format_number, parse_number
 
 
@@ -111,5 +111,6 @@ METHODS = balanced(
         parameters=(TAU, K),
         needs=(MOMENTS, STYLE_INPUT),
         directions=lambda values: values[K],
+        fewer=FEWER,
     ),
 )

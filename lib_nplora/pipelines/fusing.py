@@ -19,9 +19,10 @@ from ..jobs.job import Job, LoadedLora
 from ..jobs.pair import PLAIN_MERGE
 from ..maths.cache import ByteLru
 from ..methods.moments import Observations
+from ..methods.table import third
 from ..methods.texts import format_number, parse_number
 from ..request.request import FusionRequest, Source
-from ..request.tag import METHOD, THIRD, read_shared, read_weight, refuse_unknown, shared_keys, weighted
+from ..request.tag import METHOD, read_shared, read_weight, refuse_unknown, shared_keys, weighted
 from . import steps
 from .observing import Looks, observe
 
@@ -143,7 +144,9 @@ class Pair:
         pipeline cannot do; then nothing of this fusion stands.
         """
         named = {
-            name: _text(value) for name, value in {THIRD: mu, METHOD: method, **values}.items() if value is not None
+            name: _text(value)
+            for name, value in {third().name: mu, METHOD: method, **values}.items()
+            if value is not None
         }
         refuse_unknown(named, shared_keys())
         request = FusionRequest.of(

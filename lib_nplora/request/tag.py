@@ -10,15 +10,12 @@ from typing import Any
 
 from ..errors import RequestError, did_you_mean
 from ..layers.by_block import ByBlock, read_by_block
-from ..methods.table import method_named, parameters, usual
+from ..methods.table import method_named, parameters, third, usual
 from ..methods.texts import format_number, parse_number
 from .request import FusionRequest, Source
 
 TAG_SIGNS = ":<>="
 """Signs with a meaning in a tag, so that no tag can name a LoRA that has them."""
-
-THIRD = "mu"
-"""The parameter that may stand third, without its name."""
 
 METHOD = "method"
 FOREIGN = dict.fromkeys(("lbw", "lbwe", "start", "stop", "step"), "lora-block-weight")
@@ -127,9 +124,9 @@ def parse_tag(items: Sequence[str]) -> FusionRequest:
     if len(positional) > 3:
         raise RequestError(f"'{positional[3]}' is one value too many. Write <nplora:content:style:mu:key=value>")
     if len(positional) == 3:
-        if THIRD in named:
-            raise RequestError(f"{THIRD} is given twice")
-        named[THIRD] = positional[2]
+        if third().name in named:
+            raise RequestError(f"{third().name} is given twice")
+        named[third().name] = positional[2]
     content, style = (weighted(name, read_weight(key, named.get(key, "1"))) for name, key in zip(positional, WEIGHTS))
     multipliers: dict[str, Any] = {part: parse_number(part, named[part]) for part in PARTS if part in named}
     return FusionRequest.of((content,), (style,), **multipliers, **read_shared(named))
@@ -144,10 +141,10 @@ def format_tag(request: FusionRequest) -> str:
     if len(sources) != 2 or any(source.te != source.unet for source in sources):
         raise ValueError("only one content and one style, each of one weight, fit into one tag")
     pieces = ["nplora", *(source.name for source in sources)]
-    if third := request.method.parameter(THIRD):
-        pieces.append(third.write(dict(request.given).get(THIRD, third.held(third.default))))
+    if unnamed := request.method.parameter(third().name):
+        pieces.append(request.values.text(unnamed))
     weights = [(key, written_weight(source)) for key, source in zip(WEIGHTS, sources)]
     pieces += [f"{key}={text}" for key, text in weights if text != "1"]
     pieces += [f"{part}={format_number(getattr(request, part))}" for part in PARTS if getattr(request, part) != 1]
-    pieces += written_shared(request, leave_out=THIRD if third else "")
+    pieces += written_shared(request, leave_out=unnamed.name if unnamed else "")
     return f"<{':'.join(pieces)}>"

@@ -25,7 +25,7 @@ class PairBody(BaseModel, extra="forbid"):
 
     content: str = Field(..., description="The LoRA of the subject, by the name or alias that `<lora:...>` takes.")
     style: str = Field(..., description="The LoRA of the style, likewise.")
-    method: str = Field("np", description="How to fuse them.")
+    method: str = Field(usual().name, description="How to fuse them.")
     content_weight: float | str = Field(1.0, description="Weight of the content LoRA, by block too: `1,in@0.6`.")
     style_weight: float | str = Field(1.0, description="Weight of the style LoRA, likewise.")
     te: float = Field(1.0, description="Multiplier of the fused update on the text encoder.")
