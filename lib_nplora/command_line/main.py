@@ -16,8 +16,8 @@ from ..files import Loss, Sizing, replacing
 from ..findings.plots import png
 from ..findings.sentences import Group, by_block, by_part, findings, percent
 from ..fusion.outcome import LayerReport, Outcome
-from ..jobs.job import Progress
-from ..jobs.pair import PLAIN_MERGE, FileFusion, FilePair, Saving, check_new, fuse_files, inspect_files, losses
+from ..jobs.job import PLAIN_MERGE, Progress
+from ..jobs.pair import FileFusion, FilePair, Saving, check_new, fuse_files, inspect_files, losses
 from ..layers.key import ModuleKey
 from ..maths.rank_rule import RankRule
 from ..request.request import FusionRequest

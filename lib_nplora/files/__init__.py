@@ -5,6 +5,7 @@ from .base import Base
 from .models import SPELLINGS, Family, Spelling, carried, header_label, to_write
 from .pairs import ReadPair, read_pair
 from .reader import LoraFile, read_lora
+from .refusals import two_models
 from .sizing import EXACT, HIGHEST_RANK, Loss, Sizing, parse_size
 from .writer import DTYPES, WHOSE, write_lora
 
@@ -28,5 +29,6 @@ __all__ = [
     "read_pair",
     "replacing",
     "to_write",
+    "two_models",
     "write_lora",
 ]

@@ -13,7 +13,7 @@ from .models import Family, Spelling, agreed, unets
 from .models.family import PREFIX
 from .opened import Opened, open_lora
 from .reader import LoraFile, as_base, read_opened
-from .refusals import TAG, short
+from .refusals import TAG, short, two_models
 from .words import FileNames
 
 
@@ -72,10 +72,7 @@ def _check_families(pair: tuple[Opened, Opened], families: tuple[Family | None, 
     """Raises MismatchError if layers and headers tell of two families."""
     one, other = (family.label if family else opened.header for opened, family in zip(pair, families))
     if one and other and one != other:
-        names = [opened.file.path.name for opened in pair]
-        raise MismatchError(
-            f"'{names[0]}' is made for {one} and '{names[1]}' for {other}: choose two LoRAs for the same model"
-        )
+        raise two_models([opened.file.path.name for opened in pair], (one, other))
 
 
 def _check_known(content: Opened, style: Opened, spelling: Spelling | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import FileError, Remedy
+from ..errors import FileError, MismatchError, Remedy
 from .tensor_file import TensorFile
 
 TAG = Remedy(
@@ -22,6 +22,12 @@ def strange(file: TensorFile, problem: str) -> FileError:
     """A sound file of a sort that is not known here. `problem` goes on after the file's name."""
     told = ", ".join(f"{field} {short(file.metadata[field])}" for field in _HEADER_FIELDS if file.metadata.get(field))
     return FileError(f"'{file.path.name}' {problem}{f' (its header says {told})' if told else ''}", TAG)
+
+
+def two_models(names: Sequence[str], families: Sequence[str]) -> MismatchError:
+    """Two LoRAs that are for different models."""
+    made = " and ".join(f"'{name}'{verb} for {family}" for name, verb, family in zip(names, (" is made", ""), families))
+    return MismatchError(f"{made}: choose two LoRAs for the same model")
 
 
 def described(file: TensorFile, tensors: Sequence[str]) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from ..fusion.interference import Interference
-from ..jobs.pair import NOTHING_MEETS, PLAIN_MERGE, FileFusion
+from ..jobs.job import PLAIN_MERGE
+from ..jobs.pair import NOTHING_MEETS, FileFusion
 from ..layers.block import Block
 from ..layers.by_block import ByBlock
 from ..layers.key import ModuleKey

@@ -27,6 +27,9 @@ from .fused import FusedLora
 from .interference import Interference, interference
 from .outcome import LayerReport, Outcome, Summary
 
+_ELSEWHERE = "which it can in a pipeline of diffusers alone (fuse_into, generate): choose another method"
+"""What to do about a method that looks at the model where nothing lets it."""
+
 
 @dataclass(frozen=True, eq=False)
 class FusedLayer:
@@ -103,13 +106,10 @@ def fuse_layers(
         yield from pieces
 
 
-def check_observed(request: FusionRequest, observed: object) -> None:
-    """Raises RequestError for a method that looks at the model at work where it cannot."""
+def check_observed(request: FusionRequest, observed: object, remedy: str = _ELSEWHERE) -> None:
+    """Raises RequestError, with what would let it, for a method that looks at the model at work where it cannot."""
     if request.method.observes and observed is None:
-        raise RequestError(
-            f"method={request.method.name} looks at the model at work, which it can in a pipeline of diffusers alone "
-            "(fuse_into, generate): choose another method"
-        )
+        raise RequestError(f"method={request.method.name} looks at the model at work, {remedy}")
 
 
 def fuse(

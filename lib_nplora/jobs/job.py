@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import MismatchError, Remedy, Surface, sentence
-from ..files import header_label
+from ..files import header_label, two_models
 from ..fusion.fused import FusedLora
 from ..fusion.outcome import Outcome, Summary
 from ..fusion.walk import FusedLayer, check_observed, fingerprint, fuse, fuse_layers, layers
@@ -23,6 +23,9 @@ from .traits import accelerator
 
 NO_ACCELERATOR = Remedy("leave it out", "leave it out", "use an ordinary <lora:...> tag for it")
 """What to do with an accelerator LoRA, which is not to be fused."""
+
+PLAIN_MERGE = "The two LoRAs share no layer that can be fused, so this is a plain merge."
+"""Said beside the remarks if the job merges plainly."""
 
 Progress = Callable[[int, int], None]
 """(layers done, layers in all), called as the work goes on. May raise to stop it."""
@@ -59,7 +62,8 @@ class LoadedLora:
     file
         The name of its file.
     identity
-        Equal for what is one LoRA by whatever name.
+        Equal for what is one LoRA by whatever name: in a WebUI its file's path, to which names and aliases lead; of
+        files, on the command line and in a pipeline, a hash of what they hold, so that copies are one, too.
     metadata
         What the file's header says about it.
     family
@@ -110,10 +114,7 @@ class Job:
                     f"{names} would be content and style at once (both are the same LoRA): choose two different ones"
                 )
             if content.family and style.family and content.family != style.family:
-                raise MismatchError(
-                    f"'{content.name}' is made for {content.family} and '{style.name}' for {style.family}: choose two "
-                    "LoRAs for the same model"
-                )
+                raise two_models((content.name, style.name), (content.family, style.family))
 
     @property
     def fingerprint(self) -> str:

@@ -34,9 +34,6 @@ from ..request.request import FusionRequest
 from .job import Job, LoadedLora, Progress, Remark, unwatched
 from .provenance import Origin, provenance
 
-PLAIN_MERGE = "The two LoRAs share no layer that can be fused, so this is a plain merge."
-"""Said beside the remarks if the job merges plainly."""
-
 NOTHING_MEETS = "Nothing of the two meets in this fusion: the layers that both have are at weight 0, or there are none."
 """Said of a pair without a layer to measure that is no plain merge either."""
 

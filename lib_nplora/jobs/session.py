@@ -16,14 +16,12 @@ from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.dense import DenseDelta
 from ..request.request import FusionRequest
-from .job import Job, LoadedLora, Remark
+from .job import PLAIN_MERGE, Job, LoadedLora, Remark
 from .repeats import Honoured, repeats
 
 logger = logging.getLogger("nplora")
 
 GIB = 2**30
-PLAIN_MERGE = "the LoRAs have no layer in common, so they are merged plainly"
-"""Said beside the remarks if the job merges plainly."""
 
 
 @dataclass(frozen=True)

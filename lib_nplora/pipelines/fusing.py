@@ -13,10 +13,10 @@ from ..errors import RequestError
 from ..files.tensor_file import TensorFile
 from ..fusion.fused import FusedLora
 from ..fusion.outcome import Summary
+from ..fusion.walk import check_observed
 from ..hosts.diffusers import PipelineModel
 from ..hosts.protocol import ShelfFile
-from ..jobs.job import Job, LoadedLora
-from ..jobs.pair import PLAIN_MERGE
+from ..jobs.job import PLAIN_MERGE, Job, LoadedLora
 from ..maths.cache import ByteLru
 from ..methods.moments import Observations
 from ..methods.table import third
@@ -30,6 +30,12 @@ logger = logging.getLogger("nplora")
 
 CACHE = 2 * 2**30
 """Bytes of decompositions that a pair keeps for its next fusion."""
+
+_SAY_LOOKS = (
+    "each side alone: say what it is to draw, looks=Looks(content='a photo of sks dog', style='a house in vangogh "
+    "style')"
+)
+"""What lets a method look at a pipeline."""
 
 LoraPath = Union[str, "PathLike[str]"]
 Value = Union[str, float]  # noqa: UP007
@@ -178,11 +184,7 @@ class Pair:
         """The job that a request is, as far as that can be told before anything is fused. Raises as `fuse` does."""
         request.check()
         steps.check(self._pipe, request.method)
-        if request.method.observes and not self._looks:
-            raise RequestError(
-                f"method={request.method.name} looks at the pipeline at work, each side alone: say what it is to draw, "
-                "looks=Looks(content='a photo of sks dog', style='a house in vangogh style')"
-            )
+        check_observed(request, self._looks, _SAY_LOOKS)
         job = Job(request, self._contents, self._styles, self._model.blocks(), self._observed)
         job.check()
         return job

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from ..findings.sentences import Group, findings
 from ..fusion.outcome import Outcome, Summary
-from ..jobs.pair import PLAIN_MERGE, FileFusion, losses
+from ..jobs.job import PLAIN_MERGE
+from ..jobs.pair import FileFusion, losses
 from ..layers.key import ModuleKey
 from ..request.request import FusionRequest
 

@@ -10,7 +10,8 @@ import gradio as gr
 
 from ..files import DTYPES, EXACT, SPELLINGS, parse_size
 from ..findings.said import say, translated
-from ..jobs.pair import PLAIN_MERGE, FileFusion, Saving, losses
+from ..jobs.job import PLAIN_MERGE
+from ..jobs.pair import FileFusion, Saving, losses
 from .parts import Parts, row
 from .rest_errors import shown
 from .saving import save

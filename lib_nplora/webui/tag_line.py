@@ -52,7 +52,7 @@ def request_of(args: Sequence[Any]) -> FusionRequest:
         raise RequestError("choose a style LoRA")
     for role in ROLES:
         running.check_listed(state[role])
-    if state["content"] == state["style"]:
+    if running.same_lora()(*(state[role] for role in ROLES)):
         raise RequestError("content and style are the same LoRA")
     return state.request()
 

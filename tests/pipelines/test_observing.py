@@ -158,7 +158,7 @@ def test_a_layer_that_no_picture_uses_is_named(pair, monkeypatch):
 
 def test_without_looks_a_method_says_what_it_needs(pair):
     pipe, paths = pair("SD 1.5")
-    with pytest.raises(RequestError, match=r"method=ssr looks at the pipeline at work.*looks=Looks\(content="):
+    with pytest.raises(RequestError, match=r"method=ssr looks at the model at work.*looks=Looks\(content="):
         fuse_into(pipe, *paths, method="ssr")
 
 

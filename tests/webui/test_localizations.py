@@ -13,7 +13,8 @@ from types import MappingProxyType
 import pytest
 
 from lib_nplora.errors import FileError, Remedy
-from lib_nplora.jobs.pair import NOTHING_MEETS, PLAIN_MERGE
+from lib_nplora.jobs.job import PLAIN_MERGE
+from lib_nplora.jobs.pair import NOTHING_MEETS
 from lib_nplora.methods.parameter import Strength
 from lib_nplora.methods.table import methods, parameters
 from lib_nplora.webui.words import of_language

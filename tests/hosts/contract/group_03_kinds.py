@@ -26,7 +26,7 @@ class Kinds:
 
         def measured(tags: str) -> dict[tuple[str, str], np.ndarray]:
             picture = driver.generate(f"a cat {tags}")
-            expected = ("hardly overlap", "of all directions", "norms and biases", "no layer in common")
+            expected = ("hardly overlap", "of all directions", "norms and biases", "share no layer")
             assert all(any(part in comment for part in expected) for comment in picture.comments), picture.comments
             found = {(name, "weight"): driver.delta(name) for name in names}
             if kind in ("full", "norm"):

@@ -59,4 +59,4 @@ class Spellings:
         picture = driver.generate("a cat <nplora:first:second:hard>")
         assert driver.compare(fused(loras.first_half, loras.second_half, HARD)).worst < 1e-4
         (comment,) = picture.comments
-        assert "no layer in common" in comment
+        assert "share no layer" in comment
