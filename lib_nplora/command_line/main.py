@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..errors import NploraError
-from ..files import Loss, Sizing, replacing
+from ..files import Loss, replacing
 from ..findings.plots import png
 from ..findings.sentences import Group, by_block, by_part, findings, percent
 from ..fusion.outcome import LayerReport, Outcome
 from ..jobs.job import PLAIN_MERGE, Progress
-from ..jobs.pair import FileFusion, FilePair, Saving, check_new, fuse_files, inspect_files, losses
+from ..jobs.pair import FileFusion, FilePair, Saving, check_new, fuse_files, inspect_files, losses_told
 from ..layers.key import ModuleKey
 from ..maths.rank_rule import RankRule
 from ..request.request import FusionRequest
@@ -65,7 +65,7 @@ def _fuse(arguments: argparse.Namespace) -> None:
     if arguments.verbose:
         _print_layers(fused.summary.layers)
     if fused.sizing.size:
-        _print_losses(fused.sizing)
+        _print_losses(fused)
     if fused.merges_plainly:
         print(PLAIN_MERGE)
     print(f"{fused.summary} -> {arguments.output}")
@@ -173,11 +173,11 @@ def _print_winners(letters: Mapping[ModuleKey, str]) -> None:
     print(f"The content wins {100 * together.count('c') / len(together):.0f} % of {len(letters)} layers and all steps.")
 
 
-def _print_losses(sizing: Sizing) -> None:
-    width = max((len(str(key)) for key in sizing.losses), default=0)
-    for key, loss in sizing.losses.items():
+def _print_losses(fused: FileFusion) -> None:
+    width = max((len(str(key)) for key in fused.losses), default=0)
+    for key, loss in fused.losses.items():
         print(_printable(f"{key!s:{width}}  {_ranks(loss)}  {100 * loss.share:6.2f} % of its energy lost"))
-    print(losses(sizing))
+    print(losses_told(fused))
 
 
 def _ranks(loss: Loss) -> str:

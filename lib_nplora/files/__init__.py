@@ -6,7 +6,7 @@ from .models import SPELLINGS, Family, Spelling, carried, header_label, to_write
 from .pairs import ReadPair, read_pair
 from .reader import LoraFile, read_lora
 from .refusals import two_models
-from .sizing import EXACT, HIGHEST_RANK, Loss, Sizing, parse_size
+from .sizing import EXACT, HIGHEST_RANK, Loss, Sizing, lost, parse_size
 from .writer import DTYPES, WHOSE, write_lora
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Spelling",
     "carried",
     "header_label",
+    "lost",
     "parse_size",
     "read_lora",
     "read_pair",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 
@@ -54,27 +55,24 @@ class Sizing:
         None for all, exactly.
     full
         Whether a layer without factors may be stored whole.
-    losses
-        Filled in by `fit`: the layers whose rank was lowered.
     """
 
     size: RankRule | None = None
     full: bool = False
-    losses: dict[ModuleKey, Loss] = field(default_factory=dict)
 
-    def fit(self, key: ModuleKey, delta: Delta) -> Delta:
-        """The delta as factors, unless it is to be stored whole or has no input side.
+    def fit(self, key: ModuleKey, delta: Delta) -> tuple[Delta, Loss | None]:
+        """The delta as factors, unless it is to be stored whole or has no input side; and what it lost, if anything.
 
         Raises FileError for one that has no small factors and may not be stored whole either.
         """
         if not delta.has_input_side:
-            return delta
+            return delta, None
         if isinstance(delta, DenseDelta) and not delta.matrix.any():
-            return _nothing(delta)
+            return _nothing(delta), None
         if self.size is not None:
-            return self._cut(key, delta, self.size)
+            return _cut(delta, self.size)
         if isinstance(delta, LowRankDelta) or self.full:
-            return delta
+            return delta, None
         factors = _all_factors(delta) if min(delta.shape) <= NARROW else delta.factored()
         if factors is None:
             raise FileError(
@@ -85,25 +83,14 @@ class Sizing:
                     "choose a size such as 32",
                 ),
             )
-        return factors
+        return factors, None
 
-    def _cut(self, key: ModuleKey, delta: Delta, size: RankRule) -> LowRankDelta:
-        cut = truncated(delta, size.count) if size.count else delta.inside(right_svd([delta]).basis(size))
-        if isinstance(delta, LowRankDelta) and cut.rank >= delta.rank:
-            return delta
-        if cut.rank == 0:
-            cut = _nothing(delta)
-        energy = delta.energy()
-        before = delta.rank if isinstance(delta, LowRankDelta) else None
-        # The cut is a projection of the delta, so energies add up; LOST of a decomposition counts as lost, too.
-        self.losses[key] = Loss(before, cut.rank, energy, max(energy - cut.energy(), 0.0))
-        return cut
 
-    @property
-    def lost(self) -> float:
-        """Share of the energy of the layers cut that was lost, 0 to 1."""
-        energy = sum(loss.energy for loss in self.losses.values())
-        return sum(loss.lost for loss in self.losses.values()) / energy if energy else 0.0
+def lost(losses: Iterable[Loss]) -> float:
+    """Share of the energy of all these layers that was lost, 0 to 1."""
+    found = list(losses)
+    energy = sum(loss.energy for loss in found)
+    return sum(loss.lost for loss in found) / energy if energy else 0.0
 
 
 def parse_size(text: str) -> RankRule | None:
@@ -121,6 +108,19 @@ def parse_size(text: str) -> RankRule | None:
             "99%"
         )
     return size
+
+
+def _cut(delta: Delta, size: RankRule) -> tuple[LowRankDelta, Loss | None]:
+    """The nearest delta of that size, and what was lost; None for one that is no larger as it is."""
+    cut = truncated(delta, size.count) if size.count else delta.inside(right_svd([delta]).basis(size))
+    if isinstance(delta, LowRankDelta) and cut.rank >= delta.rank:
+        return delta, None
+    if cut.rank == 0:
+        cut = _nothing(delta)
+    energy = delta.energy()
+    before = delta.rank if isinstance(delta, LowRankDelta) else None
+    # The cut is a projection of the delta, so energies add up; LOST of a decomposition counts as lost, too.
+    return cut, Loss(before, cut.rank, energy, max(energy - cut.energy(), 0.0))
 
 
 def _nothing(delta: Delta) -> LowRankDelta:

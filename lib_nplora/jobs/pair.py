@@ -13,10 +13,12 @@ from ..files import (
     WHOSE,
     Family,
     LoraFile,
+    Loss,
     ReadPair,
     Sizing,
     Spelling,
     header_label,
+    lost,
     read_pair,
     to_write,
     write_lora,
@@ -92,7 +94,9 @@ class FileFusion:
     merges_plainly
         Whether the two are added up for want of anything to fuse: PLAIN_MERGE says so.
     sizing
-        How large layers might be, and the layers whose rank was lowered.
+        How large layers might be.
+    losses
+        What layers lost whose rank was lowered.
     schedule
         Who wins which layer when, for a method that changes with the steps.
     interference
@@ -103,6 +107,7 @@ class FileFusion:
     remarks: tuple[Remark, ...]
     merges_plainly: bool = False
     sizing: Sizing = field(default_factory=Sizing)
+    losses: Mapping[ModuleKey, Loss] = field(default_factory=dict)
     schedule: Schedule | None = None
     interference: Mapping[ModuleKey, Interference] = field(default_factory=dict)
 
@@ -130,17 +135,20 @@ def fuse_files(
     family, file_names = read.files.family, read.files.file_names
     sizing = Sizing(saving.size, saving.full)
     fused: list[FusedLayer] = []
-    deltas: dict[ModuleKey, Delta] = {}
+    deltas: list[tuple[ModuleKey, Delta]] = []
+    losses: dict[ModuleKey, Loss] = {}
     for layer in read.walk(progress):
         fused.append(replace(layer, delta=None))
         if layer.delta is not None:
-            deltas[layer.key] = sizing.fit(layer.key, layer.delta)
+            delta, loss = sizing.fit(layer.key, layer.delta)
+            deltas.append((layer.key, delta))
+            if loss:
+                losses[layer.key] = loss
     if not deltas:
         raise RequestError("nothing is left to write: the weights are 0 in every layer. Choose a weight other than 0")
-    # The deltas are handed over, so that the writer can let go of each one that it has converted.
     write_lora(
         saving.output,
-        ((key, deltas.pop(key)) for key in list(deltas)),
+        _handed_over(deltas),
         saving.dtype,
         family,
         read.provenance(sizing),
@@ -154,7 +162,7 @@ def fuse_files(
         remarks.append(remark)
     if saving.spelling == "diffusers" and not to_write([str(key.name) for key in summary.layers], family).keeps_words:
         remarks.append(ONLY_DIFFUSERS)
-    return FileFusion(summary, tuple(remarks), read.job.merges_plainly(summary), sizing)
+    return FileFusion(summary, tuple(remarks), read.job.merges_plainly(summary), sizing, losses)
 
 
 def inspect_files(pair: FilePair, progress: Progress = unwatched) -> FileFusion:
@@ -174,11 +182,18 @@ def inspect_files(pair: FilePair, progress: Progress = unwatched) -> FileFusion:
     )
 
 
-def losses(sizing: Sizing) -> str:
+def losses_told(fusion: FileFusion) -> str:
     """What was lost where ranks were lowered."""
-    size = sizing.size
+    size, losses = fusion.sizing.size, fusion.losses
     kept = f"{size} of their energy" if size and size.percent else f"rank {size}"
-    return f"{len(sizing.losses)} layers cut to {kept}: {100 * sizing.lost:.2f} % of their energy lost"
+    return f"{len(losses)} layers cut to {kept}: {100 * lost(losses.values()):.2f} % of their energy lost"
+
+
+def _handed_over(deltas: list[tuple[ModuleKey, Delta]]) -> Iterator[tuple[ModuleKey, Delta]]:
+    """Each delta, taken off the list, so that the writer can let go of each one that it has converted."""
+    deltas.reverse()
+    while deltas:
+        yield deltas.pop()
 
 
 @dataclass(frozen=True, eq=False)

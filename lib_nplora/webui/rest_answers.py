@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from ..findings.sentences import Group, findings
 from ..fusion.outcome import Outcome, Summary
 from ..jobs.job import PLAIN_MERGE
-from ..jobs.pair import FileFusion, losses
+from ..jobs.pair import FileFusion, losses_told
 from ..layers.key import ModuleKey
 from ..request.request import FusionRequest
 
@@ -142,6 +142,6 @@ def remarks(fusion: FileFusion) -> list[str]:
     found = [remark.told("API") for remark in fusion.remarks]
     if fusion.merges_plainly:
         found.append(PLAIN_MERGE)
-    if fusion.sizing.losses:
-        found.append(losses(fusion.sizing))
+    if fusion.losses:
+        found.append(losses_told(fusion))
     return found

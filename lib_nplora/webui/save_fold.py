@@ -11,7 +11,7 @@ import gradio as gr
 from ..files import DTYPES, EXACT, SPELLINGS, parse_size
 from ..findings.said import say, translated
 from ..jobs.job import PLAIN_MERGE
-from ..jobs.pair import FileFusion, Saving, losses
+from ..jobs.pair import FileFusion, Saving, losses_told
 from .parts import Parts, row
 from .rest_errors import shown
 from .saving import save
@@ -89,6 +89,6 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
 
 
 def _told_of(fusion: FileFusion, words: Mapping[str, str]) -> Sequence[str]:
-    lost = [f"{translated(losses(fusion.sizing), words)}."] if fusion.sizing.losses else []
+    lost = [f"{translated(losses_told(fusion), words)}."] if fusion.losses else []
     plain = [translated(PLAIN_MERGE, words)] if fusion.merges_plainly else []
     return [*lost, *plain, *remarks(fusion)]

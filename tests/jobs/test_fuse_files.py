@@ -19,11 +19,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from lib_nplora import files
 from lib_nplora.command_line.main import main
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
 from lib_nplora.fusion.outcome import Outcome
-from lib_nplora.jobs.pair import ONLY_DIFFUSERS, FilePair, Saving, fuse_files, inspect_files, losses
+from lib_nplora.jobs.pair import ONLY_DIFFUSERS, FilePair, Saving, fuse_files, inspect_files, losses_told
 from lib_nplora.maths.rank_rule import RankRule
 from lib_nplora.request.request import FusionRequest, Source
 from tests import loras, reference
@@ -182,12 +183,12 @@ def test_an_energy_keeps_the_fewest_directions_that_hold_it(folder: Path, share:
         assert reference.error(found[str(key)].dense(), nearest) < 1e-5
         if k < delta.rank:
             lost, energy = lost + behind, energy + (whole**2).sum()
-    assert fusion.sizing.lost == pytest.approx(lost / energy if energy else 0.0, abs=1e-6)
+    assert files.lost(fusion.losses.values()) == pytest.approx(lost / energy if energy else 0.0, abs=1e-6)
     with safe_open(cut, "pt") as file:
         assert file.metadata()["nplora_energy"] == share
     if share == "50%":
         assert sum(ranks(cut).values()) < sum(ranks(exact).values())
-        assert "layers cut to 50% of their energy" in losses(fusion.sizing)
+        assert "layers cut to 50% of their energy" in losses_told(fusion)
 
 
 def test_both_spellings_hold_the_same(folder: Path) -> None:
