@@ -18,7 +18,7 @@ from lib_nplora.maths.subspace import project_out, right_svd
 from lib_nplora.methods.balance import down, meeting
 from lib_nplora.methods.bases import STYLE_INPUT
 from lib_nplora.methods.layer import Layer, Side
-from lib_nplora.methods.method import Method, Sum, Weights, added_up
+from lib_nplora.methods.method import Method, SideWeights, Sum, added_up
 from lib_nplora.methods.parameter import Values
 from lib_nplora.methods.table import register
 
@@ -41,7 +41,7 @@ def shrunk(layer: Layer, values: Values) -> Sum:
     return Sum(contents, layer.style.deltas)
 
 
-def spectral(layer: Layer, values: Values, weigh: Callable[[float, float], Weights]) -> Sum:
+def spectral(layer: Layer, values: Values, weigh: Callable[[float, float], SideWeights]) -> Sum:
     """Both sides weighed as by `balance`, by spectral norms in place of Frobenius norms."""
     return added_up(layer.weighed(*weigh(_largest(layer.content), _largest(layer.style))))
 

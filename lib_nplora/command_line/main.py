@@ -14,7 +14,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from ..errors import NploraError
 from ..files import Loss, replacing
 from ..findings.plots import png
-from ..findings.sentences import Group, by_block, by_part, findings, percent
+from ..findings.sentences import Group, findings, groups_by_block, groups_by_part, percent
 from ..fusion.outcome import LayerReport, Outcome
 from ..jobs.job import PLAIN_MERGE, Progress
 from ..jobs.pair import FileFusion, FilePair, Saving, check_new, fuse_files, inspect_files, losses_told
@@ -154,7 +154,7 @@ def _print_layers(reports: Mapping[ModuleKey, LayerReport]) -> None:
 
 
 def _print_blocks(fusion: FileFusion) -> None:
-    groups = {**by_block(fusion.interference), **by_part(fusion.interference)}
+    groups = {**groups_by_block(fusion.interference), **groups_by_part(fusion.interference)}
     print(f"{'':15}  layers  overlap  x unrelated  removed  content / style")
     for name, group in groups.items():
         ratio = "" if group.norm_ratio is None else f"{group.norm_ratio:.2f}"

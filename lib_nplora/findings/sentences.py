@@ -86,13 +86,13 @@ class Group:
         return self.overlap / self.chance if self.chance else 0.0
 
 
-def by_part(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
+def groups_by_part(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
     """Part, in words -> its layers."""
     parts = {part: [row for key, row in rows.items() if key.part == part] for part in _PARTS}
     return {_PARTS[part]: Group.of(found) for part, found in parts.items() if found}
 
 
-def by_block(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
+def groups_by_block(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
     """Block, in the order of the model -> its layers."""
     blocks: dict[Block, list[Interference]] = {}
     for key, row in rows.items():
@@ -112,10 +112,10 @@ def findings(fusion: FileFusion, request: FusionRequest) -> list[Said]:
     found = [verdict(fusion, request)]
     if not rows or not total.norm_ratio:
         return found
-    if len(parts := by_part(rows)) > 1:
+    if len(parts := groups_by_part(rows)) > 1:
         unet, te = (_overlap(parts[_PARTS[part]]) for part in ("unet", "te"))
         found.append(say("In the diffusion model {unet}; in the text encoder {te}.", unet=unet, te=te))
-    if len(blocks := by_block(rows)) > 1:
+    if len(blocks := groups_by_block(rows)) > 1:
         most, least = (pick(blocks, key=lambda block: blocks[block].overlap) for pick in (max, min))
         found.append(
             say(

@@ -43,15 +43,15 @@ def repeats(tags: Sequence[Honoured]) -> Iterator[tuple[str, str]]:
 
 def _loras(fusions: Sequence[Honoured]) -> Iterator[tuple[str, str]]:
     """LoRAs that several fusions add, or several tags of one."""
-    places: dict[str, list[tuple[str, str]]] = {}
+    found: dict[str, list[tuple[str, str]]] = {}
     for one in fusions:
         for source in (*one.request.contents, *one.request.styles):
             if _adds(source, one.request):
-                places.setdefault(one.files[source.name].path, []).append((one.tag, source.name))
+                found.setdefault(one.files[source.name].path, []).append((one.tag, source.name))
     names: dict[tuple[str, ...], list[str]] = {}
-    for found in places.values():
-        if len(found) > 1:
-            names.setdefault(tuple(tag for tag, _ in found), []).append(f"'{found[0][1]}'")
+    for uses in found.values():
+        if len(uses) > 1:
+            names.setdefault(tuple(tag for tag, _ in uses), []).append(f"'{uses[0][1]}'")
     for (tag, *others), repeated in names.items():
         elsewhere = list(dict.fromkeys(other for other in others if other != tag))
         where = f" also in {' and '.join(elsewhere)}" if elsewhere else " more than once here"

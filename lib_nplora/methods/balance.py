@@ -1,4 +1,4 @@
-"""Weights that a fusion chooses itself, so that neither side drowns the other.
+"""SideWeights that a fusion chooses itself, so that neither side drowns the other.
 
 With |C| and |S| for the Frobenius norms of the contents' and of the styles' update of a layer, the user's weights left
 aside, a layer that both sides hold is given the weights
@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from ..maths.delta import total
 from .layer import Layer, Need, Overall, Side
-from .method import EQUAL, Method, Weights
+from .method import EQUAL, Method, SideWeights
 from .parameter import Choice, Parameter, Values, check_choice
 
 
@@ -65,23 +65,23 @@ def _summed(layers: Iterable[Layer]) -> tuple[float, float]:
 ALL_ENERGIES = Overall("energies of all layers", _summed)
 
 
-def meeting(content: float, style: float) -> Weights:
-    """Weights that bring squared norms (`content`, `style`) to their geometric mean."""
+def meeting(content: float, style: float) -> SideWeights:
+    """SideWeights that bring squared norms (`content`, `style`) to their geometric mean."""
     if not (content and style):
         return EQUAL
     ratio = math.sqrt(content / style)
     return 1 / math.sqrt(ratio), math.sqrt(ratio)
 
 
-def down(content: float, style: float) -> Weights:
-    """Weights that bring the larger of two squared norms to the smaller."""
+def down(content: float, style: float) -> SideWeights:
+    """SideWeights that bring the larger of two squared norms to the smaller."""
     if not (content and style):
         return EQUAL
     ratio = math.sqrt(content / style)
     return min(1.0, 1 / ratio), min(1.0, ratio)
 
 
-_BALANCES: dict[str, Callable[[Layer], Weights]] = {
+_BALANCES: dict[str, Callable[[Layer], SideWeights]] = {
     "off": lambda layer: EQUAL,
     "layer": lambda layer: meeting(*_energies(layer)),
     "down": lambda layer: down(*_energies(layer)),
@@ -100,7 +100,7 @@ BALANCE = Parameter(
 )
 
 
-def weigh(layer: Layer, values: Values) -> Weights:
+def weigh(layer: Layer, values: Values) -> SideWeights:
     """The weights of a layer that both sides hold."""
     return _BALANCES[values[BALANCE]](layer)
 

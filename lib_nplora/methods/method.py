@@ -49,10 +49,10 @@ Made = Union[Sum, Turns, LeftOut]  # noqa: UP007
 """What a method makes of a layer."""
 
 
-Weights = tuple[float, float]
+SideWeights = tuple[float, float]
 """The content's and the style's."""
 
-EQUAL: Weights = (1.0, 1.0)
+EQUAL: SideWeights = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Method:
     parameters: tuple[Parameter[Any], ...] = ()
     needs: tuple[Need[Any] | Overall[Any] | Observed, ...] = ()
     takes: Callable[[Layer], bool] = shared
-    weigh: Callable[[Layer, Values], Weights] = lambda layer, values: EQUAL
+    weigh: Callable[[Layer, Values], SideWeights] = lambda layer, values: EQUAL
     weighed_by: Callable[[Values], str] = lambda values: ""
     would_weigh: str = ""
     rule: Callable[[Values], Rule] | None = None

@@ -42,13 +42,13 @@ class Moments:
 class Seen:
     """The moments of one whole layer.
 
-    places
+    spans
         Where in z each LoRA's module stands: (first, behind the last).
     content, style
         G_c and G_s over all of z.
     """
 
-    places: Mapping[Identity, tuple[int, int]]
+    spans: Mapping[Identity, tuple[int, int]]
     content: Tensor
     style: Tensor
 
@@ -72,7 +72,7 @@ class Observations:
         """Stands for what was seen: equal digests, equal moments."""
         found = hashlib.sha256()
         for key, seen in self.layers.items():
-            found.update(repr((key, list(seen.places.items()))).encode())
+            found.update(repr((key, list(seen.spans.items()))).encode())
             found.update(torch.cat([seen.content, seen.style]).numpy().tobytes())
         return found.hexdigest()
 
@@ -124,13 +124,13 @@ class Stacked:
 
 
 def _rows(seen: Seen, side: Side) -> list[int]:
-    return [row for identity in side.identity for row in range(*seen.places[identity])]
+    return [row for identity in side.identity for row in range(*seen.spans[identity])]
 
 
 def stacked_downs(modules: Sequence[tuple[Identity, Tensor]]) -> tuple[dict[Identity, tuple[int, int]], Tensor]:
     """D of a whole layer, and where each module stands in it."""
-    places, rank = {}, 0
+    spans, rank = {}, 0
     for identity, down in modules:
-        places[identity] = rank, rank + down.shape[0]
+        spans[identity] = rank, rank + down.shape[0]
         rank += down.shape[0]
-    return places, torch.cat([down for _, down in modules])
+    return spans, torch.cat([down for _, down in modules])

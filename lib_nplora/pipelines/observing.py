@@ -67,7 +67,7 @@ def observe(
             model.clear()
         means.append({layer: moment.mean for layer, moment in moments.items()})
     content, style = means
-    return Observations({layer: Seen(places, content[layer], style[layer]) for layer, (places, _) in stacks.items()})
+    return Observations({layer: Seen(spans, content[layer], style[layer]) for layer, (spans, _) in stacks.items()})
 
 
 def _watched(model: PipelineModel, layer: ModuleKey, down: Tensor) -> tuple[str, torch.nn.Module, Tensor]:

@@ -65,10 +65,10 @@ def foreign_remarks(tags: Sequence[Sequence[str]]) -> list[str]:
     found = []
     for name, *pieces in tags:
         for key in (piece.partition("=")[0].strip().lower() for piece in pieces if "=" in piece):
-            if owner := FOREIGN.get(key):
+            if whose := FOREIGN.get(key):
                 instead = f". Write {BLOCKS}=in@0.6 for weights by block" if key.startswith("lbw") else ""
                 found.append(
-                    f"'{key}=' of '{name}' has no effect: {owner} does not reach a LoRA that is fused{instead}"
+                    f"'{key}=' of '{name}' has no effect: {whose} does not reach a LoRA that is fused{instead}"
                 )
     return found
 

@@ -73,8 +73,8 @@ def refuse_unknown(keys: Iterable[str], known: Sequence[str]) -> None:
     """Raises RequestError for a key that no method reads either: tells whose it is, or the known ones."""
     for key in keys:
         if key not in known and key not in shared_keys(observing=True):
-            if owner := FOREIGN.get(key):
-                raise RequestError(f"'{key}=' is {owner}'s and works on <lora:...> tags alone: leave it out here")
+            if whose := FOREIGN.get(key):
+                raise RequestError(f"'{key}=' is {whose}'s and works on <lora:...> tags alone: leave it out here")
             raise RequestError(f"unknown key '{key}'.{did_you_mean(key, known) or ' Known: ' + ', '.join(known) + '.'}")
 
 

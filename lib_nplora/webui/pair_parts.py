@@ -102,7 +102,7 @@ def _tell_place(usual: str) -> Callable[[str], Any]:
     """A function that has a list say where the chosen file lies, if others have its name, too."""
 
     async def tell(name: str) -> Any:
-        return gr.update(info=running.place(name) or usual)
+        return gr.update(info=running.folder_of(name) or usual)
 
     return tell
 

@@ -48,7 +48,7 @@ def names() -> Sequence[str]:
     return found.names() if found else ()
 
 
-def place(name: str) -> str:
+def folder_of(name: str) -> str:
     """Where the LoRA lies that has this name or alias, if other files have its name, too; else an empty string."""
     found = shelf()
     entries = [entry for entry in (found.listed() if found else ()) if name in (entry.name, entry.alias)]

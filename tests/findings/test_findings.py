@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from lib_nplora.findings.said import say
-from lib_nplora.findings.sentences import Group, by_block, by_part, findings, removed_at, verdict
+from lib_nplora.findings.sentences import Group, findings, groups_by_block, groups_by_part, removed_at, verdict
 from lib_nplora.findings.strength import at_strength, without_strength
 from lib_nplora.fusion.interference import Interference
 from lib_nplora.fusion.outcome import LayerReport, Outcome, Summary
@@ -49,10 +49,10 @@ def test_groups_are_weighted_by_energy():
     assert total.chance == pytest.approx((4 * 0.1 + 12 * 0.2) / 16)
     assert total.removed == pytest.approx((4 * 0.0778 + 12 * 0.4) / 16)
     assert total.norm_ratio == pytest.approx(2.0)
-    groups = by_block({UP: loud, TEXT: ROW, DOWN: ROW})
+    groups = groups_by_block({UP: loud, TEXT: ROW, DOWN: ROW})
     assert list(groups) == ["te1", "in4", "out3"]
     assert groups["out3"].overlap == pytest.approx(0.5)
-    parts = by_part({UP: loud, TEXT: ROW, DOWN: ROW})
+    parts = groups_by_part({UP: loud, TEXT: ROW, DOWN: ROW})
     assert {name: group.layers for name, group in parts.items()} == {"diffusion model": 2, "text encoder": 1}
 
 

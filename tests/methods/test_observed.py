@@ -36,12 +36,12 @@ WHOLE = lora("vangogh", DenseDelta(randn(12, 20, seed=9), (12, 20)))
 def seen(*loras: LoraWeights, x_content: np.ndarray = X_CONTENT, x_style: np.ndarray = X_STYLE) -> Observations:
     """The moments of all that LoRAs hold of the layer KEY, from the inputs themselves."""
     modules = [((one.digest, key), factored(delta).down) for one in loras for key, delta in one.deltas.items()]
-    places, down = stacked_downs(modules)
+    spans, down = stacked_downs(modules)
     moments = []
     for x in (x_content, x_style):
         z = down.double() @ torch.from_numpy(x)
         moments.append(z @ z.T / z.shape[1])
-    return Observations({KEY: Seen(places, *moments)})
+    return Observations({KEY: Seen(spans, *moments)})
 
 
 def run(

@@ -87,7 +87,7 @@ def test_moments_are_those_of_the_inputs_under_each_side_alone(model, pair):
     downs = {}
     for layer, found in seen.layers.items():
         piece = held.pieces(str(layer.name))[0]
-        downs[piece.name] = torch.cat([by_digest[digest].deltas[key].down for digest, key in found.places])
+        downs[piece.name] = torch.cat([by_digest[digest].deltas[key].down for digest, key in found.spans])
     assert len(downs) > 10
     found = {held.pieces(str(key.name))[0].name: moments for key, moments in seen.layers.items()}
     for path, role in zip(paths, PROMPTS):

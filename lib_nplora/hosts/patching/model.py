@@ -17,7 +17,7 @@ from ...layers.block import Block
 from ...layers.weights import LoraWeights
 from ..protocol import ShelfFile
 from .dialect import Dialect
-from .parts import Names, blocks
+from .parts import KeyTables, blocks
 from .read import Reader
 from .write import Writer
 
@@ -52,7 +52,7 @@ class ForgeModel:
     def __init__(self, dialect: Dialect) -> None:
         from modules import sd_models
 
-        names = Names(dialect)
+        names = KeyTables(dialect)
         self._dialect = dialect
         self._model_data = sd_models.model_data
         self._reader = Reader(dialect, names, self._model_data)

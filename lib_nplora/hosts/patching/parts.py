@@ -35,7 +35,7 @@ def blocks(objects: Any) -> set[Block]:
     return {key.place.block for key in keys}
 
 
-class Names:
+class KeyTables:
     """The host's own tables from names in LoRA files to the model's keys, each made once."""
 
     def __init__(self, dialect: Dialect) -> None:

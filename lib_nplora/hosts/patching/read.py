@@ -21,14 +21,14 @@ from ..collected import Collected, module_names
 from ..protocol import ShelfFile
 from .calculation import Calculation
 from .dialect import Dialect
-from .parts import Names, model_of, patchers
+from .parts import KeyTables, model_of, patchers
 from .target import Target
 
 
 class Reader:
     """Takes what the host's patches add to the model's parameters."""
 
-    def __init__(self, dialect: Dialect, names: Names, model_data: Any) -> None:
+    def __init__(self, dialect: Dialect, names: KeyTables, model_data: Any) -> None:
         self._dialect = dialect
         self._names = names
         self._model_data = model_data

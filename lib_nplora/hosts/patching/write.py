@@ -20,13 +20,13 @@ from ...maths.delta import Delta, placed, total
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import LowRankDelta, exact_math
 from .dialect import Dialect
-from .parts import ATTRIBUTE, Names, model_of, patchers
+from .parts import ATTRIBUTE, KeyTables, model_of, patchers
 
 
 class Writer:
     """Makes patched copies of a model's patchers."""
 
-    def __init__(self, dialect: Dialect, names: Names) -> None:
+    def __init__(self, dialect: Dialect, names: KeyTables) -> None:
         self._dialect = dialect
         self._names = names
 
