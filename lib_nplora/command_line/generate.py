@@ -7,7 +7,7 @@ import argparse
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..files import replacing
-from ..jobs.pair import check_new
+from ..jobs.new_file import check_new
 from ..methods.table import third
 from ..pipelines.drawing import Cell, draw, sheet
 from ..pipelines.fusing import Pair, on_disk

@@ -13,11 +13,13 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from ..errors import NploraError
 from ..files import Loss, replacing
+from ..findings.groups import Group, groups_by_block, groups_by_part
 from ..findings.plots import png
-from ..findings.sentences import Group, findings, groups_by_block, groups_by_part, percent
+from ..findings.sentences import findings, percent
 from ..fusion.outcome import LayerReport, Outcome
 from ..jobs.job import PLAIN_MERGE, Progress
-from ..jobs.pair import FileFusion, FilePair, Saving, check_new, fuse_files, inspect_files, losses_told
+from ..jobs.new_file import check_new
+from ..jobs.pair import FileFusion, FilePair, Saving, fuse_files, inspect_files, losses_told
 from ..layers.key import ModuleKey
 from ..maths.rank_rule import RankRule
 from ..request.request import FusionRequest

@@ -11,7 +11,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from ..files import replacing
 from ..findings.curve import Curve, curves_png
 from ..findings.plots import blank
-from ..jobs.pair import Saving, check_new
+from ..jobs.new_file import check_new
+from ..jobs.pair import Saving
 from ..pipelines.beside import SIDES, Side
 from ..pipelines.opening import best_device, open_pipeline, usual_dtype
 from ..pipelines.pictures import read_pictures

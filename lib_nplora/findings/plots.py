@@ -18,7 +18,8 @@ from ..layers.place import KINDS
 from ..methods.selection import USUAL_STEPS
 from ..methods.texts import format_number
 from ..request.request import FusionRequest
-from .sentences import Group, percent, projects, removed_at, strength_of
+from .groups import Group
+from .sentences import percent, projects, removed_at, strength_of
 from .themes import LIGHT, Theme
 
 if TYPE_CHECKING:

@@ -1,27 +1,22 @@
-"""What the interference of two LoRAs means, in words and by groups of layers."""
+"""What the interference of two LoRAs means, in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from statistics import median
 
-from ..fusion.interference import Interference
 from ..jobs.job import PLAIN_MERGE
 from ..jobs.pair import NOTHING_MEETS, FileFusion
 from ..layers.block import Block
 from ..layers.by_block import ByBlock
-from ..layers.key import ModuleKey
 from ..maths.rank_rule import RankRule
 from ..methods.parameter import Strength
 from ..methods.table import methods, usual
 from ..methods.texts import format_number
 from ..request.request import FusionRequest
+from .groups import PARTS, Group, groups_by_block, groups_by_part
 from .said import Said, Value, say
-
-SAME_START = 0.2
-"""Likeness of the two LoRAs' `down` factors that only a common start gives: unrelated ones stay within some 0.06."""
 
 LITTLE = 0.05
 """Share of the content's energy: with less than that to remove, mu can't do much."""
@@ -33,71 +28,6 @@ UNEVEN = 1.5
 
 AS_UNRELATED = 1.2
 """Up to so many times what unrelated LoRAs would share is said to be no more than that."""
-
-_PARTS = {"unet": "diffusion model", "te": "text encoder"}
-
-
-@dataclass(frozen=True)
-class Group:
-    """Layers that both LoRAs hold, taken together: means weighted by the content's energy.
-
-    norm_ratio
-        |content| / |style|; None if the style is all zeros.
-    start
-        Median of the layers' likeness; None if none has factors.
-    The others are those of Interference.
-    """
-
-    layers: int
-    overlap: float
-    chance: float
-    inside: float
-    removed: float
-    norm_ratio: float | None
-    style_rank: float
-    start: float | None
-
-    @classmethod
-    def of(cls, rows: Iterable[Interference]) -> Group:
-        rows = list(rows)
-        content, style = (sum(getattr(row, f"{side}_energy") for row in rows) for side in ("content", "style"))
-
-        def mean(name: str) -> float:
-            return sum(row.content_energy * getattr(row, name) for row in rows) / content if content else 0.0
-
-        starts = [row.start for row in rows if row.start is not None]
-        return cls(
-            len(rows),
-            overlap=mean("overlap"),
-            chance=mean("chance"),
-            inside=mean("inside"),
-            removed=mean("removed"),
-            norm_ratio=math.sqrt(content / style) if style else None,
-            style_rank=mean("style_rank"),
-            start=median(starts) if starts else None,
-        )
-
-    @property
-    def same_start(self) -> bool:
-        return self.start is not None and self.start > SAME_START
-
-    @property
-    def times_chance(self) -> float:
-        return self.overlap / self.chance if self.chance else 0.0
-
-
-def groups_by_part(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
-    """Part, in words -> its layers."""
-    parts = {part: [row for key, row in rows.items() if key.part == part] for part in _PARTS}
-    return {_PARTS[part]: Group.of(found) for part, found in parts.items() if found}
-
-
-def groups_by_block(rows: Mapping[ModuleKey, Interference]) -> dict[str, Group]:
-    """Block, in the order of the model -> its layers."""
-    blocks: dict[Block, list[Interference]] = {}
-    for key, row in rows.items():
-        blocks.setdefault(key.place.block, []).append(row)
-    return {str(block): Group.of(blocks[block]) for block in sorted(blocks)}
 
 
 def removed_at(mu: float) -> float:
@@ -113,7 +43,7 @@ def findings(fusion: FileFusion, request: FusionRequest) -> list[Said]:
     if not rows or not total.norm_ratio:
         return found
     if len(parts := groups_by_part(rows)) > 1:
-        unet, te = (_overlap(parts[_PARTS[part]]) for part in ("unet", "te"))
+        unet, te = (_overlap(parts[PARTS[part]]) for part in ("unet", "te"))
         found.append(say("In the diffusion model {unet}; in the text encoder {te}.", unet=unet, te=te))
     if len(blocks := groups_by_block(rows)) > 1:
         most, least = (pick(blocks, key=lambda block: blocks[block].overlap) for pick in (max, min))
@@ -270,9 +200,7 @@ def _strength(fusion: FileFusion, request: FusionRequest) -> Said | None:
         return None
     remedy = say("lower its weight if the content is lost") if side else say("lower its weight if the style is lost")
     if setting := request.method.would_weigh:
-        remedy = say(
-            "{remedy}, or try {setting}, which scales it to {told}", remedy=remedy, setting=setting, told=told
-        )
+        remedy = say("{remedy}, or try {setting}, which scales it to {told}", remedy=remedy, setting=setting, told=told)
     values: dict[str, Value] = {"times": f"{times:.2g}", "remedy": remedy}
     return (
         say("The style is {times} x as strong as the content: {remedy}.", **values)

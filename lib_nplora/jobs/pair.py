@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 
-from ..errors import FileError, Remedy, RequestError
+from ..errors import RequestError
 from ..files import (
     WHOSE,
     Family,
@@ -34,6 +33,7 @@ from ..maths.rank_rule import RankRule
 from ..methods.selection import Schedule
 from ..request.request import FusionRequest
 from .job import Job, LoadedLora, Progress, Remark, unwatched
+from .new_file import check_new
 from .provenance import Origin, provenance
 
 NOTHING_MEETS = "Nothing of the two meets in this fusion: the layers that both have are at weight 0, or there are none."
@@ -242,29 +242,6 @@ def _blocks(files: ReadPair) -> Collection[Block]:
     if files.file_names is None:
         return known
     return {*known, *(key.place.block for lora in (files.content, files.style) for key in lora.weights.deltas)}
-
-
-def check_new(output: Path, ending: str, overwrite: bool, read: Iterable[Path | None] = ()) -> None:
-    """Raises FileError unless `output`, which is to end so, can be written without harm to any file that is `read`."""
-    if output.suffix != ending:
-        raise FileError(f"the output '{output}' does not end in {ending}: choose such a name")
-    if not output.parent.is_dir():
-        raise FileError(f"the output folder '{output.parent}' does not exist: create it first")
-    if output.is_dir():
-        raise FileError(f"the output '{output}' is a folder: name a file in it")
-    if output.exists():
-        if any(path.exists() and output.samefile(path) for path in filter(None, read)):
-            raise FileError(f"the output '{output}' is one of the files to read: choose another name")
-        if not overwrite:
-            raise FileError(
-                f"the output '{output}' exists",
-                Remedy("choose another name, or add --overwrite", "choose another name"),
-            )
-    try:
-        with TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise FileError(f"'{output}' cannot be written: {error}") from error
 
 
 def _loaded(lora: LoraFile) -> LoadedLora:

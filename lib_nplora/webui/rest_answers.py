@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, Field
 
-from ..findings.sentences import Group, findings
+from ..findings.groups import Group
+from ..findings.sentences import findings
 from ..fusion.outcome import Outcome, Summary
 from ..jobs.job import PLAIN_MERGE
 from ..jobs.pair import FileFusion, losses_told

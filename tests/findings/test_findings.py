@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from lib_nplora.findings.groups import Group, groups_by_block, groups_by_part
 from lib_nplora.findings.said import say
-from lib_nplora.findings.sentences import Group, findings, groups_by_block, groups_by_part, removed_at, verdict
+from lib_nplora.findings.sentences import findings, removed_at, verdict
 from lib_nplora.findings.strength import at_strength, without_strength
 from lib_nplora.fusion.interference import Interference
 from lib_nplora.fusion.outcome import LayerReport, Outcome, Summary

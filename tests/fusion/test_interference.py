@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib_nplora.findings.sentences import SAME_START
+from lib_nplora.findings.groups import SAME_START
 from lib_nplora.fusion.interference import Interference, effective_rank, smallest_angle
 from lib_nplora.fusion.walk import fuse_layers
 from lib_nplora.layers.key import ModuleKey
