@@ -27,7 +27,7 @@ from lib_nplora.layers.key import ModuleKey
 from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.lowrank import LowRankDelta
-from lib_nplora.methods.layer import Layer, Need
+from lib_nplora.methods.layer import AnyNeed, Layer, Need, Walk
 from lib_nplora.methods.method import Method, Sum
 from lib_nplora.methods.parameter import Choice, Parameter, Values, check_choice
 from lib_nplora.methods.table import methods, parameters, register
@@ -158,6 +158,36 @@ def test_a_method_has_its_fingerprint_and_its_need_is_kept(method):
         sides = [(side[0].deltas[key].up.double().numpy(), side[0].deltas[key].down.double().numpy()) for side in pair]
         np.testing.assert_allclose(found, ducked(*sides, depth, curve), atol=1e-5)
     assert made == [str(key)]
+
+
+@dataclass(frozen=True, eq=False)
+class Counted(AnyNeed):
+    """A kind of need that is kept nowhere: how often the walk was asked for it so far."""
+
+    counts: list[str]
+
+    def fulfilled(self, walk: Walk, layer: Layer) -> int:
+        self.counts.append(str(layer.key))
+        return len(self.counts)
+
+
+def test_a_kind_of_need_is_fulfilled_by_itself():
+    count = Counted("count", [])
+
+    def numbered(layer: Layer, values: Values) -> Sum:
+        """The content times the number of the layer."""
+        return Sum([delta.scaled(layer.fulfil(count, layer)) for delta in layer.content.deltas], layer.style.deltas)
+
+    undo = register(Method("numbered", order=998, about="", told="", source="", fuse=numbered, needs=(count,)))
+    try:
+        keys = [ModuleKey(f"{block}_attentions_0_proj_in", "unet") for block in ("down_blocks_1", "mid_block")]
+        ones = LowRankDelta(torch.ones(3, 1), torch.ones(1, 4))
+        dog, vangogh = (LoraWeights(name, name, dict.fromkeys(keys, ones)) for name in ("dog", "vangogh"))
+        fused = fuse(parse_tag(["dog", "vangogh", "method=numbered"]), [dog], [vangogh], ByteLru(0)).deltas
+    finally:
+        undo()
+    assert [float(fused[key].dense()[0, 0]) for key in keys] == [2, 3]
+    assert count.counts == [str(key) for key in keys]
 
 
 def test_a_method_works_in_a_webui(method, tmp_path):

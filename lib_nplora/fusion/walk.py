@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from ..errors import MismatchError, RequestError
@@ -17,9 +16,9 @@ from ..maths.delta import Delta, total
 from ..maths.lowrank import exact_math
 from ..methods.balance import CONTENT_ENERGY, STYLE_ENERGY, meeting
 from ..methods.bases import CONTENT_INPUT, STYLE_INPUT
-from ..methods.layer import Layer, Need, Observed, Overall, Share, Side
+from ..methods.layer import AnyNeed, Layer, Share, Side, Sized
 from ..methods.method import EQUAL, LeftOut, Sum, Turns, added_up
-from ..methods.moments import Observations
+from ..methods.moments import Moments, Observations
 from ..methods.parameter import Values
 from ..methods.selection import Contest
 from ..request.request import FusionRequest, Source
@@ -170,7 +169,7 @@ class _Walk:
     derived: ByteLru
     inspected: bool
     observations: Observations | None
-    overall: dict[Overall[Any], Any] = field(default_factory=dict)
+    overall: dict[AnyNeed, Any] = field(default_factory=dict)
 
     def pieces(self, layer: ModuleKey, slices: Sequence[ModuleKey]) -> list[Layer]:
         """The layer, cut where any of the LoRAs has its slices; without rows that none of them holds."""
@@ -212,37 +211,42 @@ class _Walk:
             return FusedLayer(key, won, report, lost, made.contest), layer
         return FusedLayer(key, total([*made.styles, *made.contents]), _with_losses(report, made)), layer
 
-    def _declared(self, need: Need[Any] | Overall[Any] | Observed, layer: Layer) -> Any:
+    def _declared(self, need: AnyNeed, layer: Layer) -> Any:
         """What the method asks for. Raises LookupError for what it does not declare."""
         if need not in self.request.method.needs:
             raise LookupError(f"method {self.request.method.name} does not declare that it needs {need.name}")
-        if isinstance(need, Observed):
-            assert self.observations is not None
-            return self.observations.of(layer)
-        if isinstance(need, Overall):
-            if need not in self.overall:
-                self.overall[need] = need.make(self._all())
-            return self.overall[need]
-        return self._fulfilled(need, layer)
+        return need.fulfilled(self, layer)
+
+    def kept(self, key: Hashable, make: Callable[[], Sized]) -> Any:
+        """See Walk."""
+        return self.derived.get(key, make)
+
+    def once(self, need: AnyNeed, make: Callable[[Iterable[Layer]], Any]) -> Any:
+        """See Walk."""
+        if need not in self.overall:
+            self.overall[need] = make(self._all())
+        return self.overall[need]
+
+    def seen(self, layer: Layer) -> Moments:
+        """See Walk."""
+        assert self.observations is not None
+        return self.observations.of(layer)
 
     def _all(self) -> Iterator[Layer]:
         for layer, slices in _slices((*self.contents, *self.styles)).items():
             yield from self.pieces(layer, slices)
 
-    def _fulfilled(self, need: Need[Any], layer: Layer) -> Any:
-        return self.derived.get((need.name, need.depends_on(layer)), partial(need.make, layer))
-
     def _interference(self, fused: FusedLayer, layer: Layer) -> Interference:
-        svd = self._fulfilled(STYLE_INPUT, layer)
+        svd = STYLE_INPUT.fulfilled(self, layer)
         k = self.request.method.directions(self.values).rank(svd.s.tolist())
         return interference(
             layer.content.deltas,
             layer.style.deltas,
-            self._fulfilled(CONTENT_INPUT, layer),
+            CONTENT_INPUT.fulfilled(self, layer),
             svd,
             k,
             fused.report.removed,
-            meeting(*(self._fulfilled(need, layer).value for need in (CONTENT_ENERGY, STYLE_ENERGY))),
+            meeting(*(need.fulfilled(self, layer).value for need in (CONTENT_ENERGY, STYLE_ENERGY))),
         )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
@@ -113,9 +114,38 @@ class Side:
         return sum(delta.energy() for delta in self.deltas)
 
 
+class Walk(Protocol):
+    """What a need may ask of whoever walks over the layers."""
+
+    def kept(self, key: Hashable, make: Callable[[], Sized]) -> Any:
+        """What `make` gives, kept under `key` as long as memory allows."""
+
+    def once(self, need: AnyNeed, make: Callable[[Iterable[Layer]], Any]) -> Any:
+        """What `make` gives of all layers, made once a fusion."""
+
+    def seen(self, layer: Layer) -> Moments:
+        """What was seen of the layer in the model at work."""
+
+
 @dataclass(frozen=True, eq=False)
-class Need(Generic[T]):
-    """Something that a method reads besides the deltas. It is made once, and kept as long as memory allows.
+class AnyNeed(ABC):
+    """Something that a method reads besides the deltas. Each kind of need is a class, which says how it is fulfilled.
+
+    observes
+        Whether the model has to be run for it.
+    """
+
+    name: str
+    observes: ClassVar[bool] = False
+
+    @abstractmethod
+    def fulfilled(self, walk: Walk, layer: Layer) -> Any:
+        """The value for a layer, made or found with what the walk has."""
+
+
+@dataclass(frozen=True, eq=False)
+class Need(AnyNeed, Generic[T]):
+    """What is made of a layer, once, and kept as long as memory allows.
 
     name
         What is made: equal names and equal keys mean equal values.
@@ -125,9 +155,12 @@ class Need(Generic[T]):
         Layer -> the value.
     """
 
-    name: str
     depends_on: Callable[[Layer], Hashable]
     make: Callable[[Layer], T]
+
+    def fulfilled(self, walk: Walk, layer: Layer) -> T:
+        found: T = walk.kept((self.name, self.depends_on(layer)), lambda: self.make(layer))
+        return found
 
     def of(self, layer: Layer) -> T:
         """The value for a layer, by whoever walks over the layers."""
@@ -136,15 +169,18 @@ class Need(Generic[T]):
 
 
 @dataclass(frozen=True, eq=False)
-class Overall(Generic[U]):
-    """Something that a method reads of all layers together. It is made once a fusion.
+class Overall(AnyNeed, Generic[U]):
+    """What is made of all layers together, once a fusion.
 
     make
         All layers -> the value.
     """
 
-    name: str
     make: Callable[[Iterable[Layer]], U]
+
+    def fulfilled(self, walk: Walk, layer: Layer) -> U:
+        found: U = walk.once(self, self.make)
+        return found
 
     def of(self, layer: Layer) -> U:
         """The value, by whoever walks over the layers."""
@@ -153,10 +189,13 @@ class Overall(Generic[U]):
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
+class Observed(AnyNeed):
     """What a method reads of the model at work: it has to be run for that, so only some hosts can tell. See moments."""
 
-    name: str
+    observes: ClassVar[bool] = True
+
+    def fulfilled(self, walk: Walk, layer: Layer) -> Moments:
+        return walk.seen(layer)
 
     def of(self, layer: Layer) -> Moments:
         """The value for a layer, by whoever walks over the layers."""
@@ -179,7 +218,7 @@ class Layer:
     key: ModuleKey
     content: Side
     style: Side
-    fulfil: Callable[[Need[Any] | Overall[Any] | Observed, Layer], Any]
+    fulfil: Callable[[AnyNeed, Layer], Any]
 
     def weighed(self, content: float, style: float) -> Layer:
         """The layer with its sides' weights multiplied."""

@@ -9,7 +9,7 @@ from typing import Any, Union
 from ..layers.weights import LoraWeights
 from ..maths.delta import Delta
 from ..maths.rank_rule import RankRule
-from .layer import Layer, Need, Observed, Overall
+from .layer import AnyNeed, Layer
 from .parameter import Parameter, Values
 from .selection import Contest, Rule, Schedule
 
@@ -147,7 +147,7 @@ class Method:
     source: str
     fuse: Callable[[Layer, Values], Made]
     parameters: tuple[Parameter[Any], ...] = ()
-    needs: tuple[Need[Any] | Overall[Any] | Observed, ...] = ()
+    needs: tuple[AnyNeed, ...] = ()
     takes: Callable[[Layer], bool] = shared
     weigh: Callable[[Layer, Values], SideWeights] = lambda layer, values: EQUAL
     weighed_by: Callable[[Values], str] = lambda values: ""
@@ -170,7 +170,7 @@ class Method:
     @property
     def observes(self) -> bool:
         """Whether it needs to see the model at work, which only a pipeline of diffusers lets it."""
-        return any(isinstance(need, Observed) for need in self.needs)
+        return any(need.observes for need in self.needs)
 
     def schedule(self, values: Values, contests: Mapping[Any, Contest]) -> Schedule | None:
         """Who wins the layers that take turns when, by what both sides weigh there; None if there are none."""

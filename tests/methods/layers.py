@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from lib_nplora.layers.key import ModuleKey
 from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.delta import Delta
-from lib_nplora.methods.layer import Layer, Need, Overall, Share, Side
+from lib_nplora.methods.layer import AnyNeed, Layer, Share, Side
 from lib_nplora.methods.method import Sum
 from lib_nplora.methods.parameter import Values
 from lib_nplora.methods.table import method_named
@@ -30,10 +31,22 @@ def layer_of(contents: Sequence[Delta], styles: Sequence[Delta], key: ModuleKey 
         shares = [Share(f"{role} {i}", f"{role} {i}", key, delta, 1.0, 0, rows) for i, delta in enumerate(deltas)]
         return Side(shares, 0, rows)
 
-    def fulfil(need: Need[Any] | Overall[Any], layer: Layer) -> Any:
-        return need.make([layer] if isinstance(need, Overall) else layer)
+    return Layer(
+        key, side("content", contents), side("style", styles), lambda need, layer: need.fulfilled(Alone(layer), layer)
+    )
 
-    return Layer(key, side("content", contents), side("style", styles), fulfil)
+
+@dataclass(frozen=True)
+class Alone:
+    """The walk over one layer, which keeps nothing."""
+
+    layer: Layer
+
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        return make()
+
+    def once(self, need: AnyNeed, make: Callable[[Iterable[Layer]], Any]) -> Any:
+        return make([self.layer])
 
 
 def two_a_side(key: ModuleKey = KEY) -> Layer:
