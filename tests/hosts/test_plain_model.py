@@ -20,6 +20,9 @@ from lib_nplora.maths.cache import ByteLru
 from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.request.tag import parse_tag
 
+from ..reference import np_lora as reference
+from ..reference.k_lora import Pair, winners
+
 
 class PlainModel:
     """See Model. Writes into the weights of a module's linear layers, and keeps what stood there."""
@@ -130,25 +133,15 @@ def added(module: torch.nn.Module, before: dict[str, torch.Tensor]) -> dict[str,
     return {name: (weight.double() - before[name].double()).numpy() for name, weight in weights(module).items()}
 
 
-def np_lora(content: np.ndarray, style: np.ndarray, rank: int, mu: float) -> np.ndarray:
-    """NP-LoRA, Eq. 26-28."""
-    v = np.linalg.svd(style)[2][:rank].T
-    return style + content - mu / (1 + mu) * content @ v @ v.T
+def np_lora(content: np.ndarray, style: np.ndarray, mu: float) -> np.ndarray:
+    return reference.fused([(1.0, content)], [(1.0, style)], mu)
 
 
 def k_lora(deltas: dict[str, dict[str, np.ndarray]], step: int) -> dict[str, str]:
-    """K-LoRA, Eq. 1-10: the LoRA whose turn it is in each layer, at this step of STEPS."""
-    content, style = deltas["dog"], deltas["vangogh"]
-    k = RANKS["dog"] * RANKS["vangogh"]
-    gamma = sum(np.abs(content[name]).sum() for name in ATTENTION) / sum(
-        np.abs(style[name]).sum() for name in ATTENTION
-    )
-
-    def top(matrix: np.ndarray) -> float:
-        return np.sort(np.abs(matrix), axis=None)[-k:].sum()
-
-    scale = gamma * (1.5 * step / STEPS + 0.5)
-    return {name: "dog" if top(content[name]) >= top(style[name]) * scale else "vangogh" for name in ATTENTION}
+    """The LoRA whose turn it is in each layer, at this step of STEPS."""
+    pairs = {name: Pair(deltas["dog"][name], deltas["vangogh"][name], *RANKS.values()) for name in ATTENTION}
+    names = {"content": "dog", "style": "vangogh"}
+    return {name: names[side] for name, side in winners(pairs, step, STEPS, alpha=1.5, beta=0.5).items()}
 
 
 def check(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -163,17 +156,14 @@ def test_a_fusion_is_applied_and_cleared_to_the_bit(host, module, deltas, fused)
         found = added(module, before)
         check(
             found,
-            {
-                name: np_lora(content, deltas["vangogh"][name], RANKS["vangogh"], float(mu))
-                for name, content in deltas["dog"].items()
-            },
+            {name: np_lora(content, deltas["vangogh"][name], float(mu)) for name, content in deltas["dog"].items()},
         )
         assert not found[UNTOUCHED].any()
     host.model.apply([fused("0.5"), fused("method=direct")])
     check(
         added(module, before),
         {
-            name: np_lora(content, deltas["vangogh"][name], RANKS["vangogh"], 0.5) + content + deltas["vangogh"][name]
+            name: np_lora(content, deltas["vangogh"][name], 0.5) + content + deltas["vangogh"][name]
             for name, content in deltas["dog"].items()
         },
     )
