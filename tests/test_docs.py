@@ -14,6 +14,8 @@ from urllib.parse import unquote
 import pytest
 
 from lib_nplora.command_line.options import parser, request_of, requests_of
+from lib_nplora.layers.block import Block
+from lib_nplora.layers.place import place_of
 from lib_nplora.request.roles import has_role, parse_roles
 from lib_nplora.request.tag import parse_tag
 from lib_nplora.webui.fields import PanelState
@@ -35,6 +37,25 @@ def test_the_tables_are_up_to_date(page):
 
 def test_every_table_stands_in_one_page():
     assert sorted(found[1] for text in TEXTS.values() for found in PLACE.finditer(text)) == sorted(TABLES)
+
+
+@pytest.mark.parametrize(("model", "levels"), [("SD 1.5", 4), ("SDXL", 3)])
+def test_the_table_of_blocks_has_those_of_a_unet(model: str, levels: int):
+    """The blocks that names of diffusers stand in, and no others."""
+    lines = (ROOT / "docs" / "tag.md").read_text(encoding="utf-8").split("| block |", 1)[1].splitlines()
+    columns = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    told = set()
+    for line in itertools.takewhile(lambda line: line.startswith("|"), lines[2:]):
+        names, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if cells[columns.index(model)] and not names.startswith("`te"):
+            told |= {str(Block.parse(name)) for name in re.findall("`([a-z0-9]+)`", names)}
+    layers = [
+        *("conv_in", "time_embedding_linear_1", "mid_block_resnets_0_conv1", "conv_out"),
+        *(f"down_blocks_{level}_resnets_{layer}_conv1" for level in range(levels) for layer in range(2)),
+        *(f"down_blocks_{level}_downsamplers_0_conv" for level in range(levels - 1)),
+        *(f"up_blocks_{level}_resnets_{layer}_conv1" for level in range(levels) for layer in range(3)),
+    ]
+    assert told == {str(place_of(layer, "unet").block) for layer in layers}
 
 
 # Links
