@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lib_nplora.layers.block import UNKNOWN
+
 from ...reference.kohya import Factors, factors, fused
 from .loras import HARD
 
@@ -105,6 +107,11 @@ class Blocks:
         assert "this model has no block single7: it has te1" in comment
         assert "mid" in comment
         assert picture.pixels == plain
+
+    def test_14_no_layer_of_the_model_is_in_an_unknown_block(self, driver, loras):
+        """A block that any layer is in would be taken."""
+        (comment,) = driver.generate(f"a cat <nplora:dog:vangogh:0.5,{UNKNOWN}@2>").comments
+        assert f"this model has no block {UNKNOWN}: it has te1" in comment
 
     def test_14_the_panel_and_the_plot_are_their_tags(self, driver, loras):
         tag = "<nplora:dog:vangogh:0.5,mid@2:c=1,in@0.6>"
