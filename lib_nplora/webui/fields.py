@@ -15,12 +15,13 @@ from ..methods.texts import HARD, format_number, parse_number
 from ..request.request import FusionRequest, Source
 from ..request.tag import check_name, read_weight, weighted
 
-_POSITIONS = (
+POSITIONS = (
     *("enabled", "content", "style", "mu", "hard", "content_weight", "style_weight", "k", "method", "te"),
     *("alpha", "beta", "scope", "density", "seed"),
     *("mu_by_block", "content_by_block", "style_by_block"),
+    "balance",
 )
-"""What programs give by position. What the methods add since stands after it, in the order of their table."""
+"""What programs give by position, in the order in which releases added it. What a method adds stands after it."""
 
 ROLES = ("content", "style")
 
@@ -52,7 +53,7 @@ def fields() -> dict[str, Any]:
         found |= {f"{role}_weight": 1.0, by_block(role): ""}
     for parameter in parameters().values():
         found |= _of_parameter(parameter)
-    return {name: found[name] for name in (*_POSITIONS, *(name for name in found if name not in _POSITIONS))}
+    return {name: found[name] for name in (*POSITIONS, *(name for name in found if name not in POSITIONS))}
 
 
 def _of_parameter(parameter: Parameter[Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lib_nplora.methods.parameter import Strength
 from lib_nplora.methods.table import methods, parameters
 from lib_nplora.methods.texts import HARD, format_number
 from lib_nplora.request.tag import format_tag, parse_tag
-from lib_nplora.webui.fields import PanelState, by_block, fields
+from lib_nplora.webui.fields import POSITIONS, PanelState, by_block, fields
 
 FULL = {
     **{"enabled": True, "content": "dog", "style": "vangogh", "mu": 0.25, "te": False, "k": "90%"},
@@ -56,8 +56,9 @@ states = st.builds(
 
 
 def test_the_order_of_the_arguments_only_grows():
-    """Programs name them by position. A new one goes to the end."""
-    assert tuple(fields()) == (
+    """Programs name them by position. A new one goes to the end, and into the list that keeps it there."""
+    assert tuple(fields()) == POSITIONS
+    assert POSITIONS == (
         "enabled",
         "content",
         "style",
