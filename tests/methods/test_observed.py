@@ -135,10 +135,9 @@ def test_closed_forms_are_the_least_squares_solution(name, ridge, c, s, style):
 
 def test_ssr_does_on_each_side_s_inputs_what_that_side_does():
     """As far as both can be had at once: wholly where the inputs of one are nothing to the other."""
-    basis = np.linalg.qr(down(CONTENT, STYLE).T)[0]
-    for_content = np.linalg.qr(down(STYLE).T, mode="complete")[0][:, 4:]
-    for_style = np.linalg.qr(down(CONTENT).T, mode="complete")[0][:, 3:]
-    assert basis.shape == (20, 7)
+    for_content, for_style = reference.unanswered(down(STYLE)), reference.unanswered(down(CONTENT))
+    assert (for_content.shape, for_style.shape) == ((20, 16), (20, 17))
+    assert reference.unanswered(down(CONTENT, STYLE)).shape == (20, 13)
     observations = seen(CONTENT, STYLE, x_content=for_content, x_style=for_style)
     found = exact(run("ssr", observations=observations, ridge=0.0).deltas[KEY])
     assert off(found @ for_content, update(CONTENT) @ for_content) < 1e-6

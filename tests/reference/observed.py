@@ -38,6 +38,11 @@ def fitted(
     return solution.T @ down
 
 
+def unanswered(down: Matrix) -> Matrix:
+    """Orthonormal inputs (in, n), all those for which `down` (r, in) gives nothing."""
+    return np.linalg.svd(down)[2][np.linalg.matrix_rank(down) :].T
+
+
 def foretold(content: Matrix, style: Matrix, x: Matrix) -> Matrix:
     """What of the content's effect on inputs x (in, n) depends linearly on the style's there, (out, n)."""
     effect = (style @ x).T
