@@ -34,7 +34,7 @@ PICTURES = NOISES[:4]
 """Seeds of the pictures of a pair."""
 
 LOOK_AT = NOISES[:1]
-"""Of those, the ones while which the layers are watched."""
+"""The ones of those while which the layers are watched."""
 
 SEEDS = [(0, 0), (1, 1), (2, 2), *permutations(range(3), 2)]
 """Training seeds of content and style."""

@@ -26,8 +26,10 @@ def strange(file: TensorFile, problem: str) -> FileError:
 
 def two_models(names: Sequence[str], families: Sequence[str]) -> MismatchError:
     """Two LoRAs that are for different models."""
-    made = " and ".join(f"'{name}'{verb} for {family}" for name, verb, family in zip(names, (" is made", ""), families))
-    return MismatchError(f"{made}: choose two LoRAs for the same model")
+    return MismatchError(
+        f"'{names[0]}' is made for {families[0]} and '{names[1]}' for {families[1]}: choose two LoRAs for the same "
+        "model"
+    )
 
 
 def described(file: TensorFile, tensors: Sequence[str]) -> str:

@@ -96,7 +96,7 @@ def overlaps(axes: Axes, fusion: FileFusion, theme: Theme, size: float = 8, scal
     """Blocks x kinds of layers, coloured by overlap over what unrelated LoRAs share.
 
     size
-        Of the cells' numbers, in points.
+        How large the cells' numbers are, in points.
     scale
         The side on which the colours are explained.
     """

@@ -45,7 +45,7 @@ def say(text: str, **values: Value) -> Said:
 def translated(text: str, words: Mapping[str, str]) -> str:
     """A sentence that is said already, by a list of translations; in English where none of its sentences fits.
 
-    Of several that fit with values in their `{name}`, that with the most words of its own counts. What stands in a
+    Where several fit with values in their `{name}`, that with the most words of its own counts. What stands in a
     value is translated if it is a sentence with values, too, so that names of LoRAs stay as they are.
     """
     return words.get(text) or _refitted(text, words)

@@ -52,7 +52,8 @@ SAYING = ("webui/inspect_fold.py", "webui/save_fold.py", "webui/tag_line.py", "w
 """Where sentences are put together that the panel shows."""
 
 REFUSING = (
-    *("files/sizing.py", "findings/plots.py", "jobs/job.py", "jobs/pair.py", "request/tag.py::check_name"),
+    *("files/sizing.py", "findings/plots.py", "jobs/job.py", "jobs/new_file.py", "jobs/pair.py"),
+    *("files/refusals.py::two_models", "request/tag.py::check_name"),
     *("layers/block.py", "layers/by_block.py", "maths/rank_rule.py"),
     *("methods/blocks.py", "methods/parameter.py", "methods/table.py", "methods/texts.py", "methods/turns.py"),
     *("webui/fields.py", "webui/new_file.py", "webui/running.py", "webui/tag_line.py", "webui/verdicts.py"),
@@ -67,7 +68,7 @@ INSIDE = {"{key}={value} is not a number"}
 def sentences() -> set[str]:
     """Every sentence that is put together for the panel, with `{name}` for what differs from case to case."""
     said = {template(call.args[0]) for path in SAYING for call in calls(path, "say")}
-    losses = {template(node) for node in ast.walk(part("jobs/pair.py::losses")) if isinstance(node, ast.JoinedStr)}
+    losses = {template(node) for node in ast.walk(part("jobs/pair.py::losses_told")) if isinstance(node, ast.JoinedStr)}
     return words_in(said | losses | refusals() | drawn()) | {PLAIN_MERGE, NOTHING_MEETS}
 
 
@@ -108,7 +109,7 @@ def part(path: str) -> ast.AST:
 
 
 def calls(path: str, ending: str) -> list[ast.Call]:
-    """Of whatever has a name with that ending."""
+    """Calls of whatever has a name with that ending."""
     found = [node for node in ast.walk(part(path)) if isinstance(node, ast.Call)]
     return [call for call in found if ast.unparse(call.func).endswith(ending) and call.args]
 
