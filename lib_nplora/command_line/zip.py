@@ -49,7 +49,7 @@ def zip_pair(arguments: argparse.Namespace) -> tuple[str, list[str]]:
     half = usual_dtype(best_device()) == "bf16"
     pipe = open_pipeline(arguments.model, arguments.model_dtype or ("bf16" if half else "fp32"), arguments.pipeline)
     pipe.set_progress_bar_config(disable=True)
-    with _Bar(arguments.steps) as bar:
+    with Bar(arguments.steps) as bar:
         zipped, remarks = zip_files(pipe, *read, saving, lessons, recipe, arguments.scope, bar.drawing, bar.stepped)
     if arguments.plot:
         with replacing(arguments.plot) as part:
@@ -57,14 +57,14 @@ def zip_pair(arguments: argparse.Namespace) -> tuple[str, list[str]]:
     return f"{told(zipped)} -> {arguments.output}", [*map(str, remarks), *_hardly_moved(zipped)]
 
 
-class _Bar:
+class Bar:
     """A progress bar, if somebody looks at it: pictures, then steps."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
         self._bar = tqdm(leave=False, disable=not sys.stderr.isatty())
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -71,7 +71,7 @@ def test_a_run_that_was_stopped_twice_goes_on(run, monkeypatch, tmp_path):
     assert run()[0] == 0
     whole = load_file(run.out)
     run.out.unlink()
-    usual = command._Bar.stepped
+    usual = command.Bar.stepped
     for step in (3, 7):
 
         def stopped(bar, done, loss, step=step):
@@ -79,10 +79,10 @@ def test_a_run_that_was_stopped_twice_goes_on(run, monkeypatch, tmp_path):
                 raise KeyboardInterrupt
             usual(bar, done, loss)
 
-        monkeypatch.setattr(command._Bar, "stepped", stopped)
+        monkeypatch.setattr(command.Bar, "stepped", stopped)
         assert run()[0] == 130
         assert [file.name for file in tmp_path.iterdir()] == ["both.training"]
-    monkeypatch.setattr(command._Bar, "stepped", usual)
+    monkeypatch.setattr(command.Bar, "stepped", usual)
     code, _, err = run("--lr", "0.02")
     assert code == 2
     assert "both.training' is what is left of a run that was stopped, with other files or settings" in err
