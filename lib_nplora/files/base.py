@@ -89,7 +89,7 @@ class Base:
                 self._pieces.setdefault(piece.slot.layer, []).append(piece)
         if not self._pieces:
             raise FileError(
-                f"'{path.name}' is no checkpoint of {models.labels('or')}",
+                f"'{path.name}' is no checkpoint of {family.label if family else models.labels('or')}",
                 Remedy("name another as --base", "load another into the WebUI"),
             )
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from . import names
-from .kinds import Shapes
+from .kinds import Shapes, is_decomposed, kind_of
 from .models import Evidence, Family, header_label
 from .models.evidence import Size
 from .refusals import described, strange
@@ -56,13 +56,24 @@ class Opened:
     @cached_property
     def evidence(self) -> Evidence:
         """What tells the family that the LoRA is made for."""
-        shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-        for tensor, (module, role) in self.tensors.items():
-            shapes.setdefault(module, {})[role] = self.file.shapes[tensor]
-        found = {module: size for module, held in shapes.items() if (size := _size(held))}
+        found = {module: size for module, shapes in self._shapes.items() if (size := _size(shapes))}
         widths = {slot.layer: found[module][1] for module in found if (slot := names.slot_of(module))}
         sizes = {self.words[module]: size for module, size in found.items() if module in self.words}
         return Evidence(widths, "\n".join(self.words), sizes, self.header)
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether some module is of a kind that depends on the model's weights."""
+        kinds = ((kind_of(shapes), shapes) for shapes in self._shapes.values())
+        return any((kind and kind.needs_base) or is_decomposed(shapes) for kind, shapes in kinds)
+
+    @cached_property
+    def _shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Module -> role -> shape of the tensor."""
+        found: dict[str, dict[str, tuple[int, ...]]] = {}
+        for tensor, (module, role) in self.tensors.items():
+            found.setdefault(module, {})[role] = self.file.shapes[tensor]
+        return found
 
     def translated(self, family: Family | None) -> dict[str, str] | None:
         """Words -> canonical names of layers of that family, None unless all have one."""

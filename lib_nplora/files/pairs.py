@@ -38,6 +38,8 @@ class ReadPair:
 def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Spelling | None = None) -> ReadPair:
     """Open the files of a pair.
 
+    base
+        The model's file, which is opened only if a module depends on it.
     spelling
         In which the layers are to be written; None for that of the files.
 
@@ -48,7 +50,7 @@ def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Sp
     families = agreed(*(opened.evidence for opened in pair))
     _check_families(pair, families)
     family = families[0] or families[1]
-    model = as_base(base, family)
+    model = _model(pair, base, family)
     same = spelling is None and (families[0] is families[1] or None in families) and _spell_alike(*pair, family)
     if not same and family is None:
         _check_known(*pair, spelling)
@@ -57,6 +59,18 @@ def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Sp
     one, other = (read_opened(opened, model, own, by_words=same) for opened, own in zip(pair, families))
     file_names = pair[0].file_names.beside(pair[1].file_names) if same else None
     return ReadPair(one, other, model, one.family or other.family, file_names)
+
+
+def _model(pair: tuple[Opened, Opened], base: Path | None, family: Family | None) -> Weights | None:
+    """The model, if a module depends on it. Raises FileError, as it does for a model of unknown names."""
+    for opened in pair:
+        if opened.needs_base and family is None and opened.translated(None) is None:
+            raise FileError(
+                f"'{opened.file.path.name}' holds modules that need the weights of the model that they were made for, "
+                "and the names of that are not known here",
+                TAG,
+            )
+    return as_base(base, family) if any(opened.needs_base for opened in pair) else None
 
 
 def _check_headers(content: Opened, style: Opened) -> None:

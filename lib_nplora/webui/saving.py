@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import FileError
-from ..files import Base, replacing
+from ..files import replacing
 from ..hosts.protocol import Host, shelf_of
 from ..jobs.job import Progress, unwatched
 from ..jobs.pair import FileFusion, FilePair, Saving, fuse_files
@@ -93,9 +93,6 @@ def _with_picture(file: Path, sources: tuple[Path, ...]) -> Path | None:
 
 
 def _readable(checkpoint: str | None) -> Path | None:
-    """The file, unless it is none that layers can be looked up in: then LoRAs that need none are read all the same."""
-    try:
-        return Base(Path(checkpoint)).path if checkpoint else None
-    except FileError as error:
-        logger.debug("%s", error)
-        return None
+    """The checkpoint's file, if it is of the kind that can be read."""
+    path = Path(checkpoint) if checkpoint else None
+    return path if path and path.suffix.lower() == ".safetensors" else None

@@ -24,6 +24,7 @@ from lib_nplora.hosts.lora_list import LoraList
 from lib_nplora.methods.table import parameters
 from lib_nplora.webui import rest, rest_answers, saving
 from tests import loras
+from tests.files import newer
 from tests.hosts.standins.common import add_lora_list, module
 from tests.reference import interference, kohya
 
@@ -475,6 +476,63 @@ def test_without_the_right_checkpoint_it_says_which(client, folder, host, dora, 
     said = sentence(inspect(client, content="dora"), 400)
     assert "load into the WebUI the checkpoint that the LoRA was made for" in said
     assert inspect(client).status_code == 200
+
+
+# models beside Stable Diffusion
+
+
+def write_pair(folder, content, style) -> dict[str, str]:
+    """Two files among the host's LoRAs, and how a request names them."""
+    for name, state in (("one", content), ("other", style)):
+        newer.write(folder / f"{name}.safetensors", state)
+    return {"content": "one", "style": "other"}
+
+
+@pytest.mark.parametrize(
+    "checkpoint", [None, "model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "a.b.weight"]
+)
+@pytest.mark.parametrize("spelled", [newer.comfyui, newer.kohya])
+def test_no_checkpoint_stands_in_the_way_of_what_needs_none(client, folder, host, tmp_path, checkpoint, spelled):
+    """The loaded one may be another model's, or of a model that is not known."""
+    host.model.checkpoint = checkpoint and write_checkpoint(tmp_path / "flux.safetensors", checkpoint)
+    wan = newer.random_lora("Wan", 2, 1), newer.random_lora("Wan", 3, 2)
+    odd = [{f"stream.0.{part}": factors for part, factors in zip("qkv", lora.values())} for lora in wan]
+    for number, (content, style) in enumerate(((newer.comfyui(wan[0]), spelled(wan[1])), map(newer.comfyui, odd))):
+        names = write_pair(folder, content, style)
+        host.shelf.refresh()
+        seen = inspect(client, **names)
+        assert seen.status_code == 200, seen.text
+        assert seen.json()["layers"]["fused"] == len(content) // 2
+        answer = fuse(client, **names, output=f"new{number}")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["layers"]["fused"] == len(content) // 2
+
+
+def test_a_bare_checkpoint_is_read_by_the_pairs_family(client, folder, host, tmp_path):
+    """Z-Image's names, without a prefix, are no other family's."""
+    content, style = (newer.comfyui(newer.random_lora("Z-Image", 2, seed)) for seed in (1, 2))
+    name = "layers.29.attention.qkv"
+    content[f"diffusion_model.{name}.dora_scale"] = torch.ones(3 * newer.H, 1)
+    names = write_pair(folder, content, style)
+    host.shelf.refresh()
+    host.model.checkpoint = write_checkpoint(tmp_path / "flux.safetensors", "double_blocks.0.img_attn.qkv.weight")
+    said = sentence(inspect(client, **names), 400)
+    assert said == "'flux.safetensors' is no checkpoint of Z-Image: load another into the WebUI"
+    save_file({f"{name}.weight": torch.randn(3 * newer.H, newer.H)}, tmp_path / "z_image.safetensors")
+    host.model.checkpoint = str(tmp_path / "z_image.safetensors")
+    assert inspect(client, **names).status_code == 200
+    answer = fuse(client, **names, rank=4)
+    assert answer.status_code == 200, answer.text
+    assert json.loads(metadata(folder / "new.safetensors")["nplora_base"])["name"] == "z_image"
+
+
+def test_no_checkpoint_is_asked_for_of_an_unknown_model(client, folder, host):
+    state = newer.comfyui({"stream.0.q": (torch.ones(8, 2), torch.ones(2, 6))})
+    names = write_pair(folder, state | {"diffusion_model.stream.0.q.dora_scale": torch.ones(8, 1)}, state)
+    host.shelf.refresh()
+    said = sentence(inspect(client, **names), 400)
+    assert "'one.safetensors' holds modules that need the weights of the model that they were made for" in said
+    assert "load it into the WebUI first" not in said
 
 
 # beside the host's own API
