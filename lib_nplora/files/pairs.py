@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import FileError, MismatchError
 from . import names, text_encoders
 from .base import Weights
-from .models import Family, Spelling, agreed, unets
+from .models import Family, Spelling, agreed, in_words, possible, unets
 from .models.family import PREFIX
 from .opened import Opened, open_lora
 from .reader import LoraFile, as_base, read_opened
@@ -26,6 +26,8 @@ class ReadPair:
     file_names
         How a file with the layers of both is to spell them, which is how these do; None if they differ in that, or if
         the family's own spelling is the better one.
+    doubt
+        What is to be said of the model, if the family is not known.
     """
 
     content: LoraFile
@@ -33,6 +35,7 @@ class ReadPair:
     base: Weights | None
     family: Family | None
     file_names: FileNames | None
+    doubt: str | None = None
 
 
 def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Spelling | None = None) -> ReadPair:
@@ -58,7 +61,8 @@ def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Sp
         families = family, family
     one, other = (read_opened(opened, model, own, by_words=same) for opened, own in zip(pair, families))
     file_names = pair[0].file_names.beside(pair[1].file_names) if same else None
-    return ReadPair(one, other, model, one.family or other.family, file_names)
+    known = one.family or other.family
+    return ReadPair(one, other, model, known, file_names, None if known else _doubt(*pair))
 
 
 def _model(pair: tuple[Opened, Opened], base: Path | None, family: Family | None) -> Weights | None:
@@ -84,9 +88,21 @@ def _check_headers(content: Opened, style: Opened) -> None:
 
 def _check_families(pair: tuple[Opened, Opened], families: tuple[Family | None, Family | None]) -> None:
     """Raises MismatchError if layers and headers tell of two families."""
-    one, other = (family.label if family else opened.header for opened, family in zip(pair, families))
-    if one and other and one != other:
-        raise two_models([opened.file.path.name for opened in pair], (one, other))
+    one, other = (
+        [family.label] if family else [opened.header] if opened.header else possible(opened.evidence)
+        for opened, family in zip(pair, families)
+    )
+    if one and other and not {*one} & {*other}:
+        raise two_models([opened.file.path.name for opened in pair], (in_words(one), in_words(other)))
+
+
+def _doubt(content: Opened, style: Opened) -> str | None:
+    """What is to be said of the model of files that do not tell their family; None if it makes no difference."""
+    if labels := possible(content.evidence, style.evidence):
+        return f"these LoRAs are made for {in_words(labels)}, the files do not tell for which: no header will name it"
+    if content.translated(None) and style.translated(None):
+        return None
+    return "these LoRAs are made for a model that is not known here: what they name alike is fused, as it stands"
 
 
 def _check_known(content: Opened, style: Opened, spelling: Spelling | None) -> None:

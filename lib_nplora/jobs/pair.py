@@ -208,7 +208,7 @@ class _Read:
         """Open the files of a pair. Raises FileError, MismatchError, RequestError."""
         pair.request.check()
         files = read_pair(pair.content, pair.style, pair.base, spelling)
-        job = Job(pair.request, [_loaded(files.content)], [_loaded(files.style)], _blocks(files))
+        job = Job(pair.request, [_loaded(files.content, files.doubt)], [_loaded(files.style)], _blocks(files))
         job.check()
         return cls(job, files)
 
@@ -244,9 +244,9 @@ def _blocks(files: ReadPair) -> Collection[Block]:
     return {*known, *(key.place.block for lora in (files.content, files.style) for key in lora.weights.deltas)}
 
 
-def _loaded(lora: LoraFile) -> LoadedLora:
+def _loaded(lora: LoraFile, doubt: str | None = None) -> LoadedLora:
     family = lora.family.label if lora.family else None
-    remarks = (*_remarks_of_header(lora), *_remarks_of_scale(lora))
+    remarks = (*_remarks_of_header(lora), *_remarks_of_scale(lora), *map(Remark, [doubt] if doubt else ()))
     return LoadedLora(lora.weights, lora.path.name, lora.path.name, lora.sha256, lora.metadata, family, remarks)
 
 

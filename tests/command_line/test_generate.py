@@ -135,7 +135,11 @@ def test_a_class_that_diffusers_does_not_have_can_be_named(generate):
         ((), {"model": "dog.safetensors"}, "'dog.safetensors' is a file: name a folder that holds a model_index.json"),
         ((), {"model": "sd/unet"}, "'sd/unet' holds no pipeline of diffusers: there is no model_index.json in it"),
         ((), {"content": "dogg"}, "there is no file 'dogg.safetensors'. Did you mean 'dog.safetensors'?"),
-        ((), {"content": "flux"}, "'flux.safetensors' is made for Flux, not for this StableDiffusionPipeline: layer"),
+        (
+            (),
+            {"content": "flux"},
+            "'flux.safetensors' is made for another model, not for this StableDiffusionPipeline: ",
+        ),
         ((), {"content": "vangogh"}, "'vangogh.safetensors' would be content and style at once"),
         ((), {"output": Path("grid.jpg")}, "the output 'grid.jpg' does not end in .png: choose such a name"),
         ((), {"output": Path("away/grid.png")}, "the output folder 'away' does not exist: create it first"),

@@ -118,13 +118,16 @@ def test_names_alone_yield_to_what_the_other_file_says(tmp_path: Path, label: st
     ("layer", "rows", "columns", "label"),
     [
         ("single_blocks.0.linear1", 9, 1, "FLUX.2"),
-        ("single_blocks.0.linear1", 7, 1, "Flux"),
+        ("single_blocks.0.linear1", 7, 1, None),
         ("single_blocks.0.linear1", 8, 1, None),
         ("single_blocks.0.linear2", 1, 4, "FLUX.2"),
-        ("single_blocks.0.linear2", 1, 5, "Flux"),
+        ("single_blocks.0.linear2", 1, 5, None),
         ("double_blocks.0.img_mlp.0", 6, 1, "FLUX.2"),
-        ("double_blocks.0.img_mlp.0", 4, 1, "Flux"),
+        ("double_blocks.0.img_mlp.0", 4, 1, None),
         ("double_blocks.0.txt_mlp.2", 1, 3, "FLUX.2"),
+        ("double_blocks.0.img_mod.lin", 6, 1, "Flux"),
+        ("single_blocks.9.modulation.lin", 3, 1, "Flux"),
+        ("double_blocks.9.img_attn.qkv", 3, 1, None),
         ("double_blocks.25.img_attn.proj", 1, 1, None),
         ("single_blocks.45.linear2", 1, 4, "FLUX.2"),
     ],
@@ -136,6 +139,39 @@ def test_ratios_and_counts_tell_models_of_the_same_names(
     paths = [newer.write(tmp_path / f"{name}.safetensors", state) for name in "ab"]
     family = read_pair(*paths).family
     assert (family and family.label) == label
+
+
+@pytest.mark.parametrize(
+    ("layer", "rows", "said"),
+    [
+        ("double_blocks.0.img_attn.qkv", 3, "for Chroma, Flux, FLUX.2 or HunyuanVideo, the files do not tell for"),
+        ("single_blocks.0.linear1", 7, "for Chroma, Flux or HunyuanVideo, the files do not tell for"),
+        ("stream.0.q", 1, "for a model that is not known here"),
+    ],
+)
+def test_what_does_not_tell_its_model_is_said_and_named_nowhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], layer: str, rows: int, said: str
+) -> None:
+    """FLUX.1's width is others', too."""
+    name = f"diffusion_model.{layer}"
+    assert fuse(tmp_path, lora(name, rows * 3072, 3072), lora(name, rows * 3072, 3072, 1)) == 0
+    assert said in capsys.readouterr().err
+    paths = [str(tmp_path / f"{role}.safetensors") for role in ("content", "style")]
+    assert main(["inspect", *paths]) == 0
+    assert said in capsys.readouterr().err
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        assert "ss_base_model_version" not in file.metadata()
+
+
+@pytest.mark.parametrize("layers", [["double_blocks.0.img_attn.qkv"], ["double_blocks.0.img_attn.proj"]])
+def test_what_could_be_for_several_models_is_for_no_other(tmp_path: Path, layers: list[str]) -> None:
+    state = {name: tensor for layer in layers for name, tensor in lora(f"diffusion_model.{layer}", 36, 12).items()}
+    flux = newer.write(tmp_path / "f.safetensors", state)
+    wan = newer.write(tmp_path / "w.safetensors", newer.comfyui(newer.random_lora("Wan", 1, 1)))
+    with pytest.raises(
+        MismatchError, match=r"'f\.safetensors' is made for Chroma, Flux.* and 'w\.safetensors' for Wan:"
+    ):
+        read_pair(flux, wan)
 
 
 @pytest.mark.parametrize(("flat", "dotted"), [("lora_unet_", "diffusion_model."), ("lycoris_", "transformer.")])

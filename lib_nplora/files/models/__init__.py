@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from ..slot import Slot
@@ -27,8 +27,10 @@ __all__ = [
     "detected",
     "families",
     "header_label",
+    "in_words",
     "kernel",
     "labels",
+    "possible",
     "register",
     "slice_count",
     "slot_of",
@@ -63,7 +65,12 @@ def labels(joined_by: str, lacking: Spelling | None = None) -> str:
         A spelling in which they cannot be written; None for all families.
     """
     known = sorted(_FAMILIES, key=lambda family: (family.usual_spelling != "kohya", family.is_apart))
-    *words, last = [family.label for family in known if lacking is None or lacking not in family.entries]
+    return in_words([one.label for one in known if lacking is None or lacking not in one.entries], joined_by)
+
+
+def in_words(names: Sequence[str], joined_by: str = "or") -> str:
+    """`SD 1, SD 2 or Flux`, of one name or more."""
+    *words, last = names
     return f"{', '.join(words)} {joined_by} {last}" if words else last
 
 
@@ -128,6 +135,11 @@ def agreed(one: Evidence, other: Evidence) -> tuple[Family | None, Family | None
     if second and second.claims(one) and one.header in (None, second.label):
         return second, second
     return first, second
+
+
+def possible(*files: Evidence) -> list[str]:
+    """The labels of the families that all of these files might be for."""
+    return [family.label for family in _FAMILIES if all(map(family.claims, files))]
 
 
 def to_write(layers: Collection[str], family: Family | None) -> Family:

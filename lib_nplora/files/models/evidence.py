@@ -11,6 +11,9 @@ from functools import cached_property
 Widths = Mapping[str, int]
 """Input width of each layer of a file, by canonical name."""
 
+OFTEN = 0.5
+"""A claim of names that several families have: enough beside a header or another file."""
+
 Size = tuple[int, int]
 """Rows and columns of a weight."""
 

@@ -82,6 +82,12 @@ _SIZES = (
 )
 """Layers whose rows a column tell FLUX.1 from models that have taken over its names."""
 
+_OWN = (
+    r"_(?:img|txt)_mod_lin$|single_blocks_\d+_modulation_lin$|_processor_|single_transformer_blocks_\d+_norm_linear$"
+    r"|transformer_blocks_\d+_norm1(?:_context)?_linear$|vector_in_in_layer|text_embedder_linear"
+)
+"""Layers that neither Chroma nor FLUX.2 has. Chroma is of FLUX.1's sizes in all others."""
+
 
 def _is_another(evidence: Evidence) -> bool:
     return (
@@ -104,4 +110,5 @@ FAMILY = family(
     ),
     bare=("(?:double|single)_blocks", "(?:img|txt|time|vector|guidance)_in", "final_layer"),
     excluded=_is_another,
+    shows=lambda evidence: evidence.has(_OWN),
 )

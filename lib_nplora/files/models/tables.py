@@ -18,6 +18,7 @@ from ...layers.key import ModuleKey
 from ...maths.delta import Delta, placed, total
 from .. import text_encoders
 from ..slot import BIAS, Slot, swapped
+from .evidence import OFTEN
 from .family import PREFIX, Entries, Evidence, Family, Spelling
 
 Ours = str | tuple[str, ...]
@@ -28,8 +29,6 @@ rows. `{}` stands for the number of a block."""
 QKV = ("to_q", "to_k", "to_v")
 ADDED_QKV = ("add_q_proj", "add_k_proj", "add_v_proj")
 _NUMBER = re.compile(r"(?<=_)\d+(?=_)|(?<=_)\d+$")
-_OFTEN = 0.5
-"""A claim of names that other families may have, too: enough beside a header or another file."""
 
 
 def slices(stem: str, ends: Sequence[str]) -> tuple[str, ...]:
@@ -206,7 +205,7 @@ def family(
         layers = [words.removeprefix(PREFIX) for words in evidence.sizes if words.startswith(PREFIX)]
         if not layers or excluded(evidence) or any(table.row(layer) is None for layer in layers):
             return 0
-        return 3 if own(evidence) else _OFTEN
+        return 3 if own(evidence) else OFTEN
 
     spellings: dict[Spelling, Entries] = {
         "comfyui": lambda layers: _entries(layers, table.whole, "diffusion_model.", str),

@@ -21,6 +21,7 @@ from ...maths.delta import Delta
 from ...maths.dense import DenseDelta
 from .. import text_encoders
 from ..slot import BIAS, MLP, MLP_RATIO, Slot, swapped
+from .evidence import OFTEN
 from .family import PREFIX, Evidence, Family
 
 BARE = ("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embedder", "norm_out", "proj_out")
@@ -158,17 +159,20 @@ def family(
     blocks: tuple[Block, ...],
     bare: tuple[str, ...],
     excluded: Callable[[Evidence], bool] = lambda evidence: False,
+    shows: Callable[[Evidence], bool] = lambda evidence: True,
 ) -> Family:
     """A family whose diffusion model is such a transformer.
 
     own
-        Pattern of names of modules that only files of this family have.
+        Pattern of names of modules that files of this family have, and of those that have taken them over.
     hidden
         Possible widths of the hidden states.
     bare
         How the first authors' names start that have no prefix.
     excluded
         Whether a file cannot be of this family, whatever its names.
+    shows
+        Whether a file shows what tells this family from those that have taken over its names.
     """
 
     def has(layer: str) -> bool:
@@ -178,10 +182,11 @@ def family(
     def claims(evidence: Evidence) -> float:
         if not any(map(has, evidence.widths)) or excluded(evidence):
             return 0
-        if re.search(own, evidence.text):
-            return 2
         inner = {width for name, width in evidence.widths.items() if names.slice_count(name)}
-        return float(bool(inner) and inner <= set(hidden))
+        is_named = re.search(own, evidence.text) is not None
+        if not is_named and not (inner and inner <= set(hidden)):
+            return 0
+        return (2 if is_named else 1) if shows(evidence) else OFTEN
 
     return Family(
         label,

@@ -13,8 +13,6 @@ from lib_nplora.files import header_label, read_pair
 from tests.files import newer
 
 ONE_LAYER = [(family, layer) for family, sizes in newer.LAYERS.items() for layer in sizes]
-SHARED = {"Flux"}
-"""What a layer may be taken for whose name and size other models have, too, where nothing else tells."""
 
 
 def paths(folder: Path, family: str, *layers: str, header: dict[str, str] | None = None) -> tuple[Path, Path]:
@@ -41,7 +39,7 @@ def test_one_layer_beside_a_header_is_enough(tmp_path: Path, family: str, layer:
 def test_one_layer_alone_is_never_taken_for_another_models(tmp_path: Path, family: str, layer: str) -> None:
     """It may tell nothing: then the names, which are the same in both files, are enough."""
     read = read_pair(*paths(tmp_path, family, layer))
-    assert read.family is None or read.family.label in {family, *SHARED}
+    assert read.family is None or read.family.label == family
     assert read.content.weights.deltas.keys() == read.style.weights.deltas.keys()
     assert len(read.content.weights.deltas) == 1
 
