@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,8 +14,12 @@ def check_new(output: Path, ending: str, overwrite: bool, read: Iterable[Path | 
     """Raises FileError unless `output`, which is to end so, can be written without harm to any file that is `read`."""
     if output.suffix != ending:
         raise FileError(f"the output '{output}' does not end in {ending}: choose such a name")
-    if not output.parent.is_dir():
+    if not os.path.isdir(output.parent):
         raise FileError(f"the output folder '{output.parent}' does not exist: create it first")
+    try:
+        output.exists()
+    except OSError as error:
+        raise FileError(f"'{output.name}' can be no name of a file: {error.strerror}") from error
     if output.is_dir():
         raise FileError(f"the output '{output}' is a folder: name a file in it")
     if output.exists():

@@ -81,7 +81,7 @@ def _with_picture(file: Path, sources: tuple[Path, ...]) -> Path | None:
     pictures = ((source.with_suffix(ending), ending) for source in sources for ending in PICTURES)
     for picture, ending in pictures:
         copy = file.with_suffix(ending)
-        if picture.is_file() and not any(os.path.exists(file.with_suffix(other)) for other in PICTURES):
+        if os.path.isfile(picture) and not any(os.path.exists(file.with_suffix(other)) for other in PICTURES):
             try:
                 with replacing(copy) as part:
                     shutil.copyfile(picture, part)

@@ -51,6 +51,14 @@ def saved(folder: Path, **settings: float) -> dict[str, torch.Tensor]:
     return {str(key): delta.dense() for key, delta in read_lora(out).weights.deltas.items()}
 
 
+def test_a_name_that_no_file_can_have_is_refused_first(folder: Path) -> None:
+    out = folder / f"{'n' * 256}.safetensors"
+    with pytest.raises(FileError, match=r"n\.safetensors' can be no name of a file: "):
+        fuse_files(pair(folder), Saving(out))
+    with pytest.raises(FileError, match="the output folder .* does not exist"):
+        fuse_files(pair(folder), Saving(out.with_suffix("") / "x.safetensors"))
+
+
 def test_the_multipliers_of_the_parts_reach_the_file(folder: Path) -> None:
     whole, part = saved(folder), saved(folder, te=-2.0, unet=0.25)
     assert whole.keys() == part.keys()

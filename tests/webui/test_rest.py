@@ -260,6 +260,17 @@ def test_the_new_file_gets_a_picture(client, folder, pictures, copied):
     assert answer["preview"] == (str(folder / copied[0]) if copied else None)
 
 
+def test_names_may_be_as_long_as_the_file_system_takes(client, folder, host):
+    """Those of pictures beside them would be longer."""
+    long = "d" * (255 - len(".safetensors"))
+    (folder / "dog.safetensors").rename(folder / f"{long}.safetensors")
+    host.shelf.refresh()
+    answer = fuse(client, content=long, output=long.replace("d", "n"))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["preview"] is None
+    assert "too long" in sentence(fuse(client, content=long, output=f"{long}n"), 422)
+
+
 def test_the_multipliers_of_the_parts(client, folder):
     assert fuse(client, te=0, unet=0.5, dtype="fp32", output="part").status_code == 200
     assert fuse(client, dtype="fp32", output="whole").status_code == 200
