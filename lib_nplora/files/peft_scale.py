@@ -183,11 +183,16 @@ def _loose(metadata: Mapping[str, str]) -> PeftScales:
         models[component] = PeftScale.from_config(config)
     if "" in models:
         models = {**dict.fromkeys(COMPONENTS, models[""]), **models}
-    if main := models.get("transformer") or models.get("unet"):
-        models = {_DIFFUSION_MODEL: main, **models}
-        if models.keys() <= {_DIFFUSION_MODEL, "transformer", "unet"}:
-            models[""] = main
-    return PeftScales(models, tuple(unread))
+    return PeftScales(_by_any_name(models), tuple(unread))
+
+
+def _by_any_name(models: Mapping[str, PeftScale]) -> dict[str, PeftScale]:
+    """The scales of components, that of the diffusion model by whatever its modules' names start with."""
+    main = models.get("transformer") or models.get("unet")
+    if main is None:
+        return {**models}
+    alone = models.keys() <= {"transformer", "unet"}
+    return {_DIFFUSION_MODEL: main, **models, **({"": main} if alone else {})}
 
 
 def _positive(text: str) -> float | None:
@@ -209,4 +214,4 @@ def _by_component(config: Mapping[str, Any]) -> PeftScales:
         own = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
         if own:
             models[component] = PeftScale.from_config(own)
-    return PeftScales(models)
+    return PeftScales(_by_any_name(models))

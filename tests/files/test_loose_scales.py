@@ -75,6 +75,16 @@ def test_a_field_of_the_model_holds_however_its_modules_are_spelled(tmp_path: Pa
     assert scales(path, name) == [pytest.approx(4, rel=1e-6)]
 
 
+@pytest.mark.parametrize("component", ["unet", "transformer"])
+@pytest.mark.parametrize("name", [UNET, ONE, OTHER, KOHYA])
+def test_so_do_the_settings_of_diffusers(tmp_path: Path, name: str, component: str) -> None:
+    end = UNET.removeprefix("unet.")
+    settings = {f"{component}.lora_alpha": 16, f"{component}.r": 4, f"{component}.alpha_pattern": {end: 32}}
+    path = write(tmp_path / "x.safetensors", {"lora_adapter_metadata": json.dumps(settings)}, name)
+    is_other = name == UNET and component == "transformer"
+    assert scales(path, name) == [pytest.approx(1 if is_other else 4 if name == KOHYA else 8, rel=1e-6)]
+
+
 def test_each_component_has_its_own(tmp_path: Path) -> None:
     path = write(tmp_path / "x.safetensors", {"lora_alpha": "16", "text_encoder.lora_alpha": "8"}, UNET, TEXT)
     assert scales(path, UNET, TEXT) == [pytest.approx(4, rel=1e-6), pytest.approx(2, rel=1e-6)]
