@@ -2,7 +2,7 @@
 
 from .atomic import replacing
 from .base import Base
-from .models import SPELLINGS, Family, Spelling, carried, header_label, to_write
+from .models import SPELLINGS, Family, Spelling, carried, header_label, header_name, to_write
 from .pairs import ReadPair, read_pair
 from .reader import LoraFile, read_lora
 from .refusals import two_models
@@ -24,6 +24,7 @@ __all__ = [
     "Spelling",
     "carried",
     "header_label",
+    "header_name",
     "lost",
     "parse_size",
     "read_lora",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import MismatchError, Remedy, Surface, sentence
-from ..files import header_label, two_models
+from ..files import header_name, two_models
 from ..fusion.fused import FusedLora
 from ..fusion.outcome import Outcome, Summary
 from ..fusion.walk import FusedLayer, check_observed, fingerprint, fuse, fuse_layers, layers
@@ -196,8 +196,8 @@ class Job:
                     )
 
     def _made_for_others(self) -> Iterator[Remark]:
-        """Headers that name more than one family."""
-        families = {label: lora.name for lora in self._loras if (label := header_label(lora.metadata))}
+        """Headers that name more than one model."""
+        families = {label: lora.name for lora in self._loras if (label := header_name(lora.metadata))}
         if len(families) > 1:
             made = " and ".join(f"'{name}' for {label}" for label, name in families.items())
             yield Remark(f"these LoRAs are made for different models, {made}: the result may be noise")

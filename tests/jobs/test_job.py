@@ -96,6 +96,14 @@ def test_headers_that_name_two_families_are_remarked_on():
         assert all("made for different models, 'dog' for SDXL and 'vangogh' for Flux" in text for text in found)
 
 
+def test_headers_that_name_two_models_of_no_list_are_remarked_on():
+    for version, remarks in (("bar", ["foo", "bar"]), ("foo", []), (None, [])):
+        made = [replace(DOG, metadata={"ss_base_model_version": "foo"})]
+        found = told(job(*made, replace(VANGOGH, metadata={"ss_base_model_version": version})))
+        assert len(found) == bool(remarks)
+        assert all("different models, 'dog' for foo and 'vangogh' for bar:" in text for text in found)
+
+
 @pytest.mark.parametrize("role", ["content", "style"])
 def test_a_side_that_changes_nothing_is_remarked_on_unless_it_was_asked_for(role):
     silent = lora("silent", scale=0)

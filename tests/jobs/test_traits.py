@@ -99,6 +99,7 @@ def test_names_without_end_are_judged_at_once(part):
         ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, "SDXL"),
         ({"modelspec.architecture": "Flux.1-dev/lora"}, "Flux"),
         ({"modelspec.architecture": "stable-diffusion-3-medium/lora"}, "SD 3"),
+        ({"ss_base_model_version": "pid"}, "PiD"),
         ({"ss_base_model_version": None}, None),
         ({"ss_base_model_version": "unheard of"}, None),
         ({}, None),

@@ -10,7 +10,7 @@ from functools import lru_cache
 from ..slot import Slot
 from .evidence import Evidence, Size, Widths
 from .family import PREFIX, SPELLINGS, Family, Spelling
-from .header import FIELDS, carried, header_label
+from .header import FIELDS, carried, header_label, header_name
 from .sdxl import FAMILY as _USUAL
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "detected",
     "families",
     "header_label",
+    "header_name",
     "in_words",
     "kernel",
     "labels",

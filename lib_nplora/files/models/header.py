@@ -46,6 +46,7 @@ _NAMES = {
     r"pixart": "PixArt",
     r"auraflow": "AuraFlow",
     r"omnigen": "OmniGen",
+    r"pid(?![a-z])": "PiD",
 }
 """How a model's name starts, without signs between -> the label of its family, whether or not more is known of it."""
 
@@ -58,6 +59,11 @@ def header_label(metadata: Mapping[str, object]) -> str | None:
             if re.match(pattern, bare):
                 return label
     return None
+
+
+def header_name(metadata: Mapping[str, object]) -> str | None:
+    """What the header calls the model: the label of its family, else as it stands there."""
+    return header_label(metadata) or str(metadata.get(FIELDS[0]) or "") or None
 
 
 def _told(metadata: Mapping[str, object]) -> Iterator[str]:
