@@ -55,7 +55,7 @@ def test_a_name_that_no_file_can_have_is_refused_first(folder: Path) -> None:
     out = folder / f"{'n' * 256}.safetensors"
     with pytest.raises(FileError, match=r"n\.safetensors' can be no name of a file: "):
         fuse_files(pair(folder), Saving(out))
-    with pytest.raises(FileError, match="the output folder .* does not exist"):
+    with pytest.raises(FileError, match=r"the output folder .* does not exist"):
         fuse_files(pair(folder), Saving(out.with_suffix("") / "x.safetensors"))
 
 

@@ -54,11 +54,11 @@ def block_widths(blocks: list[loras.Block], width: int) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("blocks", "width", "spelled", "family"),
     [
-        (loras.FLUX, 16, ["lora_unet_double_blocks_0_img_attn_qkv"], FLUX),
-        (loras.FLUX, 16, ["transformer.single_transformer_blocks.1.proj_out"], FLUX),
+        (loras.FLUX, 16, ["lora_unet_double_blocks_0_img_attn_qkv"], None),
+        (loras.FLUX, 16, ["transformer.single_transformer_blocks.1.proj_out"], None),
         (loras.SD3, 16, ["lora_unet_joint_blocks_0_x_block_attn_qkv"], SD3),
         (loras.SD3, 16, ["transformer.transformer_blocks.0.attn2.to_q"], SD3),
-        (loras.FLUX[:2], 3072, ["transformer.transformer_blocks.0.attn.to_q"], FLUX),
+        (loras.FLUX[:2], 3072, ["transformer.transformer_blocks.0.attn.to_q"], None),
         (loras.SD3[:2], 1536, ["transformer.transformer_blocks.0.attn.to_q"], SD3),
         (loras.SD3[:2], 2432, ["transformer.transformer_blocks.0.attn.to_q"], SD3),
         (loras.SD3[:2], 16, ["transformer.transformer_blocks.0.attn.to_q"], None),
