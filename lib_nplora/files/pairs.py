@@ -12,7 +12,7 @@ from .base import Weights
 from .models import Family, Spelling, agreed, in_words, possible, unets
 from .models.family import PREFIX
 from .opened import Opened, open_lora
-from .reader import LoraFile, as_base, read_opened
+from .reader import LoraFile, as_base, read_opened, text_of_others
 from .refusals import TAG, short, two_models
 from .words import FileNames
 
@@ -26,6 +26,8 @@ class ReadPair:
     file_names
         How a file with the layers of both is to spell them, which is how these do; None if they differ in that, or if
         the family's own spelling is the better one.
+    kept
+        How layers are to be named of whose names alone is known what they are: those of a language model.
     doubt
         What is to be said of the model, if the family is not known.
     """
@@ -35,7 +37,8 @@ class ReadPair:
     base: Weights | None
     family: Family | None
     file_names: FileNames | None
-    doubt: str | None = None
+    kept: FileNames
+    doubt: str | None
 
 
 def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Spelling | None = None) -> ReadPair:
@@ -62,7 +65,8 @@ def read_pair(content: Path, style: Path, base: Path | None = None, spelling: Sp
     one, other = (read_opened(opened, model, own, by_words=same) for opened, own in zip(pair, families))
     file_names = pair[0].file_names.beside(pair[1].file_names) if same else None
     known = one.family or other.family
-    return ReadPair(one, other, model, known, file_names, None if known else _doubt(*pair))
+    kept, also = (FileNames.of(text_of_others(opened, own)) for opened, own in zip(pair, families))
+    return ReadPair(one, other, model, known, file_names, kept.beside(also), None if known else _doubt(*pair))
 
 
 def _model(pair: tuple[Opened, Opened], base: Path | None, family: Family | None) -> Weights | None:
@@ -147,6 +151,5 @@ def _is_in_unet(opened: Opened) -> bool:
     """Whether all layers are a UNet's or its text encoders', which every host reads in one spelling."""
     slots = opened.translated(None)
     return slots is not None and all(
-        layer.startswith(text_encoders.PREFIXES) or unets.slot_of(layer.removeprefix(PREFIX))
-        for layer in slots.values()
+        text_encoders.is_text(layer) or unets.slot_of(layer.removeprefix(PREFIX)) for layer in slots.values()
     )

@@ -22,6 +22,7 @@ from .opened import Opened, open_lora
 from .peft_scale import PeftScales, read_scales
 from .refusals import short, strange
 from .slot import Slot
+from .text_encoders import is_text
 from .words import words_of
 
 
@@ -83,7 +84,15 @@ def read_opened(opened: Opened, base: Weights | None, family: Family | None, by_
     if by_words:
         modules = list(_modules(opened, _Renamed.of(base, opened, family), scales, lambda name: Slot(words_of(name))))
     else:
-        modules = list(_modules(opened, base, scales, lambda name: names.slot_of(name, family)))
+        kept = text_of_others(opened, family)
+        modules = list(
+            _modules(
+                opened,
+                base,
+                scales,
+                lambda name: Slot(words_of(name)) if name in kept else names.slot_of(name, family),
+            )
+        )
     made: dict[ModuleKey, Callable[[], Delta]] = {}
     for module in modules:
         _add(made, module)
@@ -98,6 +107,13 @@ def read_opened(opened: Opened, base: Weights | None, family: Family | None, by_
     beside = frozenset(scale for module in modules if (scale := module.scale_beside) is not None)
     unread = scales.unread if beside else ()
     return LoraFile(file.path, whole, weights, family, file.metadata, _shapes(modules), beside - {1.0}, unread)
+
+
+def text_of_others(opened: Opened, family: Family | None) -> list[str]:
+    """The modules of a text encoder of which only the names are known: a language model's, of newer families."""
+    if family is None or not family.is_apart:
+        return []
+    return [module for module, words in opened.words.items() if is_text(words) and names.slot_of(module) is None]
 
 
 @dataclass(frozen=True, eq=False)

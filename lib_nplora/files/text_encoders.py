@@ -28,6 +28,11 @@ _TEXT_MODEL = (
 )
 
 
+def is_text(layer: str) -> bool:
+    """Whether a canonical name is that of a text encoder's layer."""
+    return layer.startswith(PREFIXES)
+
+
 def slot_of(rest: str, prefix: str) -> Slot | None:
     """The slot of a layer named `rest`, dots already underscores, of the text encoder that `prefix` stands for.
 

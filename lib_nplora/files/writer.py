@@ -37,8 +37,9 @@ def write_lora(
     spelling: Spelling | None = None,
     still_free: Callable[[], object] | None = None,
     file_names: FileNames | None = None,
+    kept: FileNames | None = None,
 ) -> None:
-    """Write `layers`, whose keys are canonical names; or words, if there are `file_names` to turn them into names.
+    """Write `layers`, whose keys are canonical names, or words that `file_names` or `kept` knows.
 
     Factors become LoRA modules, in the usual spelling of the family unless `spelling` is another: in kohya's with one
     alpha, the highest rank, for the whole file, since diffusers misreads text encoders whose layers differ in alpha; in
@@ -49,7 +50,7 @@ def write_lora(
     """
     with replacing(path) as part:
         held = dict(layers)
-        entries = file_names.entries(held) if file_names else _entries(held, family, spelling)
+        entries = file_names.entries(held) if file_names else _entries(held, family, spelling, kept)
         ranks = {name: delta.rank for name, delta in entries.items() if isinstance(delta, LowRankDelta)}
         in_kohya = {name: rank for name, rank in ranks.items() if name.startswith(_KOHYA)}
         alpha = max(in_kohya.values(), default=0)
@@ -72,8 +73,14 @@ def write_lora(
             still_free()
 
 
-def _entries(layers: Mapping[ModuleKey, Delta], family: Family | None, spelling: Spelling | None) -> dict[str, Delta]:
-    """Layers by canonical names -> by the names of a family's spelling. Raises FileError."""
+def _entries(
+    layers: Mapping[ModuleKey, Delta], family: Family | None, spelling: Spelling | None, kept: FileNames | None
+) -> dict[str, Delta]:
+    """Layers by canonical names -> by the names of a family's spelling, or those that are kept. Raises FileError."""
+    own = {key: delta for key, delta in layers.items() if kept and str(key.name).removesuffix(BIAS) in kept.layers}
+    if kept and own:
+        others = {key: delta for key, delta in layers.items() if key not in own}
+        return kept.entries(own) | _entries(others, family, spelling, None)
     written = to_write([str(key.name) for key in layers], family)
     spelling = spelling or written.usual_spelling
     if spelling not in written.entries:

@@ -155,6 +155,7 @@ def fuse_files(
         saving.spelling,
         still_free,
         file_names,
+        read.files.kept,
     )
     summary = read.job.summary(fused)
     remarks = [*pair.remarks, *read.job.remarks(summary, None, removal_told=True)]

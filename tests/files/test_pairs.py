@@ -186,6 +186,18 @@ def test_underscores_and_dots_are_the_same_words(tmp_path: Path, flat: str, dott
         assert {name.split(".")[0] for name in out} == {flat + name.replace(".", "_") for name in names}
 
 
+@pytest.mark.parametrize("spelling", [["--spelling", "comfyui"], ["--spelling", "diffusers"]])
+def test_a_language_model_keeps_its_names_beside_another_spelling(tmp_path: Path, spelling: list[str]) -> None:
+    text = "lora_te_layers_0_self_attn_q_proj"
+    content = {**newer.comfyui(newer.random_lora("Anima", 2, 1)), **lora(text, 8, 6)}
+    style = {**newer.kohya(newer.random_lora("Anima", 2, 2)), **lora(text, 8, 6, 1)}
+    assert fuse(tmp_path, content, style, "--method", "direct", *spelling) == 0
+    found = newer.Written.of(load_file(tmp_path / "out.safetensors"), "").deltas
+    right = sum(newer.Written.of(state, "").deltas[text] for state in (content, style))
+    torch.testing.assert_close(found[text], right, atol=1e-5, rtol=1e-5)
+    assert all(name.startswith(("transformer.", "diffusion_model.", text)) for name in found)
+
+
 def test_other_words_of_an_unknown_model_are_refused(tmp_path: Path) -> None:
     paths = [
         newer.write(tmp_path / f"{end}.safetensors", lora(f"diffusion_model.stream.0.{end}", 8, 6))
