@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from ..layers.key import ModuleKey
 from ..maths.delta import Delta
 from . import names
+from .models import PREFIX, Spelling
 from .slot import BIAS
+
+_SPELLINGS: Mapping[str, Spelling] = {PREFIX: "kohya", "diffusion_model.": "comfyui", "transformer.": "diffusers"}
+"""How names of a diffusion model's layers begin -> the spelling that they are in."""
 
 
 def words_of(module: str) -> str:
@@ -49,6 +53,11 @@ class FileNames:
             prefixes.setdefault(part, wrapping + prefix)
             layers[part + names.flat(rest)] = part, rest
         return cls(prefixes, layers)
+
+    @property
+    def spelling(self) -> Spelling | None:
+        """The spelling whose names of a diffusion model's layers begin so; None if it is none of those."""
+        return _SPELLINGS.get(self.prefixes.get(PREFIX, ""))
 
     def beside(self, other: FileNames) -> FileNames:
         """How a file with the layers of both spells them: as this one does, but flat if one is flat."""

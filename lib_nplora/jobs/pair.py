@@ -159,7 +159,7 @@ def fuse_files(
     )
     summary = read.job.summary(fused)
     remarks = [*pair.remarks, *read.job.remarks(summary, None, removal_told=True)]
-    if file_names is None and (remark := _remark_of_readers(family, saving.spelling)):
+    if remark := _remark_of_readers(family, file_names.spelling if file_names else saving.spelling):
         remarks.append(remark)
     if saving.spelling == "diffusers" and not to_write([str(key.name) for key in summary.layers], family).keeps_words:
         remarks.append(ONLY_DIFFUSERS)

@@ -62,6 +62,7 @@ FAMILY = family(
     excluded=_is_another,
     usual="kohya",
     readers={
+        "kohya": "Forge, Forge Neo and ComfyUI, and by diffusers but for the distilled guidance layer",
         "comfyui": "Forge, Forge Neo and ComfyUI, not by diffusers",
         "diffusers": "diffusers, and by Forge Neo but for the distilled guidance layer",
     },

@@ -75,5 +75,9 @@ FAMILY = family(
     ),
     own=_shows,
     excluded=_is_another,
-    readers={"diffusers": "diffusers, and by Forge Neo but for time and modulation"},
+    readers={
+        "comfyui": "Forge Neo and ComfyUI, and by diffusers but for layers before and behind the blocks",
+        "kohya": "Forge Neo and ComfyUI, and by diffusers but for layers before and behind the blocks",
+        "diffusers": "diffusers, and by Forge Neo but for time and modulation",
+    },
 )

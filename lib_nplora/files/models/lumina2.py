@@ -47,5 +47,9 @@ FAMILY = family(
     blocks=(Block("in"), *(Block("single", number) for number in range(26)), Block("out")),
     own=_shows,
     excluded=_is_another,
-    readers={"kohya": "Forge Neo and ComfyUI, not by diffusers", "diffusers": "diffusers alone"},
+    readers={
+        "comfyui": "Forge Neo and ComfyUI, and by diffusers but for layers before and behind the blocks",
+        "kohya": "Forge Neo and ComfyUI, not by diffusers",
+        "diffusers": "diffusers alone",
+    },
 )

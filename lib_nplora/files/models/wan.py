@@ -32,5 +32,8 @@ FAMILY = family(
     Table({**within("blocks", "blocks", _BLOCK), **_ENDS}),
     blocks=(Block("in"), *(Block("single", number) for number in range(40)), Block("out")),
     own=lambda evidence: evidence.has(_OWN),
-    readers={"diffusers": "diffusers alone"},
+    readers={
+        "kohya": "Forge Neo and ComfyUI, and by diffusers but for layers before and behind the blocks",
+        "diffusers": "diffusers alone",
+    },
 )

@@ -44,5 +44,8 @@ FAMILY = family(
     own=_shows,
     excluded=lambda evidence: any(evidence.contradicts(*size) for size in _SIZES[:1]),
     usual="diffusers",
-    readers={"comfyui": "Forge Neo and ComfyUI, not by diffusers"},
+    readers={
+        "kohya": "Forge Neo and ComfyUI, and by diffusers but for layers before and behind the blocks",
+        "comfyui": "Forge Neo and ComfyUI, not by diffusers",
+    },
 )

@@ -103,15 +103,20 @@ def test_two_spellings_meet_and_any_is_written(tmp_path: Path, family: str, spel
 def test_who_reads_a_spelling_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str, spelling: str, readers: str
 ) -> None:
-    """So it is if it was chosen; not if it is the usual one, which all read, nor if both files have it."""
+    """Whether it was chosen, is usual, or both files have it; not if all read it."""
     newer.write(tmp_path / "content.safetensors", newer.comfyui(newer.random_lora(family, 2, 1)))
     newer.write(tmp_path / "style.safetensors", newer.kohya(newer.random_lora(family, 3, 2)))
     fused(tmp_path, "--spelling", spelling)
     assert f"spelling LoRAs for {family} are read by {readers}" in capsys.readouterr().err
-    fused(tmp_path)
-    newer.write(tmp_path / "style.safetensors", newer.comfyui(newer.random_lora(family, 3, 2)))
-    fused(tmp_path)
-    assert "are read by" not in capsys.readouterr().err
+    (one,) = (known for known in families() if known.label == family)
+    for spelled, name in ((newer.comfyui, "comfyui"), (newer.kohya, "kohya")):
+        for role, seed in (("content", 2), ("style", 3)):
+            newer.write(tmp_path / f"{role}.safetensors", spelled(newer.random_lora(family, 2, seed)))
+        capsys.readouterr()
+        fused(tmp_path)
+        said = capsys.readouterr().err
+        assert (f"are read by {one.readers[name]}" if name in one.readers else "") in said
+        assert ("are read by" in said) == (name in one.readers)
 
 
 @pytest.mark.parametrize("family", CONVERTERS)
