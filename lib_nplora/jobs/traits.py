@@ -15,40 +15,52 @@ _ALWAYS = {
 _ORDINARY = {
     "turbo": "Turbo",
     "lightning": "Lightning",
-    r"hyper(?![\W_]?(?:real|detail))": "Hyper",
+    "hyper": "Hyper",
     "pcm": "PCM",
     "tcd": "TCD",
     "flash": "Flash",
 }
-"""Word in a file's name -> the distillation that it stands for. The second mean subjects, styles and models, too: they
-tell beside a small number of steps, or in a name that holds nothing but a model and words that say nothing more."""
+_WITH_STEPS = {**_ORDINARY, "distill(?:ed)?": "step distillation"}
+"""Word in a file's name -> the distillation that it stands for. The latter two mean subjects, styles and models, too:
+they tell beside a small number of steps, if the next word says nothing more, and the second's in a name that holds
+nothing but one of them, a model and words that say nothing more. Lightning, which is also a character, must then stand
+behind the model."""
 
 _FEW_STEPS = r"(?<!\d)(?:1[0-6]|[1-9])[\W_]?steps?(?![a-z])"
-_MODEL = r"flux|qwen|krea|chroma|wan|ltx|(?<![a-z])z[\W_]?image|(?<![a-z])sd(?:xl)?|xl(?![a-z])"
+_MODEL = (
+    "flux|qwen|krea|chroma|wan|ltx|pixart|ernie|anima|lumina|hunyuan"
+    r"|(?<![a-z])z[\W_]?image|sdxl|(?<![a-z])sd|xl(?![a-z])"
+)
 _TURBO_MODEL = r"(?:image|krea[\W_]?2?|sd[\W_]?xl|large|medium)[\W_]?turbo"
 """Models that are fast themselves, for which there are subjects and styles."""
 _SAYS_NO_MORE = (
-    "safetensors|converted|diffusers|distilled|normalcfg|smallcfg|distill|adapter|schnell|medium|comfyui|comfy|edit"
-    "|large|image|kohya|patch|steps|alpha|klein|loras|base|beta|bf16|full|lora|rank|step|t2v|i2v|cfg|dev|dim|fp|hd|pro"
-    r"|[brvz](?![a-z])|\d"
+    "safetensors|converted|diffusers|distilled|normalcfg|smallcfg|lcmlike|distill|adapter|schnell|medium|comfyui|comfy"
+    "|large|image|kohya|patch|steps|alpha|klein|loras|base|beta|bf16|edit|full|heun|lora|rank|step|t2v|i2v|cfg|dev|dim"
+    r"|fp|hd|pro|[brvz](?![a-z])|\d"
 )
 
 
 def accelerator(name: str) -> str | None:
     """The kind of accelerator LoRA, which makes pictures in few steps and holds no subject and no style; or None."""
     name = name.lower()
-    if kind := _kind(_ALWAYS, name):
-        return kind
-    if re.search(_FEW_STEPS, name) and (kind := _kind(_ORDINARY, re.sub(_TURBO_MODEL, " ", name))):
-        return kind
-    kind = _kind(_ORDINARY, name)
+    if found := _kinds(_ALWAYS, name):
+        return found[0]
+    if re.search(_FEW_STEPS, name):
+        before_no_more = rf"(?=[\W_]*(?:{_MODEL}|{_SAYS_NO_MORE}|$))"
+        if found := _kinds(_WITH_STEPS, re.sub(_TURBO_MODEL, " ", name), before_no_more):
+            return found[0]
+    found = _kinds(_ORDINARY, name)
     rest = re.sub("|".join((_MODEL, *_ORDINARY, _SAYS_NO_MORE)), " ", name)
-    return kind if re.search(_MODEL, name) and not re.search(r"[^\W_]", rest) else None
+    if len(found) != 1 or not re.search(_MODEL, name) or re.search(r"[^\W_]", rest):
+        return None
+    return None if re.search(rf"lightning.*?(?:{_MODEL})", name) else found[0]
 
 
-def _kind(words: Mapping[str, str], name: str) -> str | None:
-    """What the first of the words that the name holds stands for."""
-    for word, kind in words.items():
-        if re.search(rf"(?:(?<![a-z])|(?<=sdxl)|(?<=flux)){word}(?:(?![a-z])|(?=sd|flux))", name):
-            return kind
-    return None
+def _kinds(words: Mapping[str, str], name: str, behind: str = "") -> list[str]:
+    """What the words that the name holds stand for.
+
+    behind
+        Pattern of what must follow a word.
+    """
+    ends = rf"(?:(?![a-z])|(?=sd|flux|comfy)){behind}"
+    return [kind for word, kind in words.items() if re.search(rf"(?:(?<![a-z])|(?<=sdxl)|(?<=flux)){word}{ends}", name)]

@@ -38,6 +38,14 @@ from lib_nplora.jobs.traits import accelerator
         ("Wan2.1-I2V-14B-lightx2v", "LightX2V"),
         ("Wan21_CausVid_14B_T2V_lora_rank32", "CausVid"),
         ("Qwen-Image-8step-distilled", "step distillation"),
+        ("pcm_sdxl_lcmlike_lora_converted", "PCM"),
+        ("chroma-flash-heun_r32-fp32", "Flash"),
+        ("Z-Image-Turbo-Fun-Lora-Distill-8-Steps", "step distillation"),
+        ("flash-pixart", "Flash"),
+        ("Flux2TurboComfyv2", "Turbo"),
+        ("ernie-image-turbo", "Turbo"),
+        ("Anima-Turbo-LoRA-v0.1", "Turbo"),
+        ("lightning_flux_4steps", "Lightning"),
     ],
 )
 def test_accelerators_are_known_by_their_names(name, kind):
@@ -76,6 +84,12 @@ def test_accelerators_are_known_by_their_names(name, kind):
         "turbo",
         "Hyper v2",
         "swan lightning",
+        "lightning_z_image_turbo",
+        "lightning_flux",
+        "flash z image turbo v1",
+        "flux_turbo_mystyle_8steps",
+        "Lightning McQueen Flux 8 steps",
+        "animated turbo",
         "",
     ],
 )
