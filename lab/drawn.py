@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lab.rows import MEASURED, Row
-from lab.scores import Entry, gathered
+from lab.scores import Entry, Graded, Score, gathered
 from lib_nplora.files.hashing import sha256
 
 
@@ -26,6 +27,8 @@ class Trained:
     style_file: Path
     of_pair: Mapping[str, Path] = field(default_factory=dict)
     """What is trained for the pair anew, there or not: see Row.trained."""
+    besides: tuple[Path, ...] = ()
+    """Further files that the pictures or their scores depend on."""
 
     def files(self, row: Row) -> tuple[Path, ...]:
         """The LoRAs that a row's pictures are drawn with."""
@@ -39,9 +42,9 @@ class Trained:
 class Drawn:
     """Entries in a file. Those of files or settings that have changed since are told from the others, and left out."""
 
-    def __init__(self, path: Path, shared: Sequence[Path], steps: int) -> None:
-        """`shared` are the files of the base and of the judges, `steps` those of a picture."""
-        self._path, self._shared, self._steps = path, shared, steps
+    def __init__(self, path: Path, shared: Sequence[Path], settings: Any, kind: type[Graded] = Score) -> None:
+        """`shared` are the files of the base and of the judges, `settings` those of a picture, such as its steps."""
+        self._path, self._shared, self._settings, self._kind = path, shared, settings, kind
 
     def entries(self, pairs: Sequence[Trained]) -> list[Entry]:
         """What was drawn of these pairs, in the order of the rows."""
@@ -58,8 +61,8 @@ class Drawn:
 
     def made_of(self, pair: Trained, row: Row) -> str:
         """Stands for the files and the settings that an entry depends on."""
-        files = [_hash(file) for file in (*pair.files(row), *self._shared)]
-        told = repr((sorted(row.settings.items()), self._steps, files))
+        files = [_hash(file) for file in (*pair.files(row), *pair.besides, *self._shared)]
+        told = repr((sorted(row.settings.items()), self._settings, files))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def add(self, entry: Entry) -> None:
@@ -73,7 +76,11 @@ class Drawn:
 
     def _read(self) -> list[Entry]:
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        return [Entry.from_json(json.loads(line)) for line in lines if line and line.count("{") == line.count("}")]
+        return [
+            Entry.from_json(json.loads(line), self._kind)
+            for line in lines
+            if line and line.count("{") == line.count("}")
+        ]
 
 
 def _hash(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from lab.rows import DIRECT, SHORT, TUNED, WEIGHTED
-from lab.scores import Entry, Estimate, difference, means, tuned
+from lab.scores import Entry, Estimate, difference, estimate, means, tuned
 
 ByRegime = Mapping[str, Sequence[Entry]]
 """Regime -> its entries, those of tuned weights among them."""
@@ -24,8 +24,8 @@ def with_tuned(entries: Sequence[Entry]) -> list[Entry]:
 def hindsight(entries: Sequence[Entry]) -> str:
     """The one pair of weights that did best on the very pairs that are reported; empty if none was tried on all."""
     pairs = {entry.pair for entry in entries}
-    tried = {label: means(entries, label)["harmonic"] for label in WEIGHT_LABELS}
-    whole = {label: estimate.mean for label, estimate in tried.items() if estimate.count == len(pairs)}
+    tried = {label: estimate(entries, label) for label in WEIGHT_LABELS}
+    whole = {label: found.mean for label, found in tried.items() if found.count == len(pairs)}
     return max(sorted(whole), key=lambda label: whole[label]) if whole else ""
 
 
@@ -67,12 +67,12 @@ def table(entries: Sequence[Entry]) -> str:
                 f"{name} (best with hindsight)" if name == best else name,
                 str(scored[name]["harmonic"].count),
                 *columns,
-                _against(entries, name, DIRECT.label),
+                against(entries, name, DIRECT.label),
                 " / ".join(map(_told, by_judge)) if name != DIRECT.label else "",
-                _against(entries, name, TUNED),
+                against(entries, name, TUNED),
             ]
         )
-    return _markdown([*heads, f"against {TUNED}"], rows)
+    return as_table([*heads, f"against {TUNED}"], rows)
 
 
 def short(by_regime: ByRegime) -> str:
@@ -85,9 +85,9 @@ def short(by_regime: ByRegime) -> str:
         cells = []
         for entries in by_regime.values():
             scored = means(entries, name)
-            cells += [str(scored["harmonic"]), _against(entries, name, TUNED), _share(scored["names_both"])]
+            cells += [str(scored["harmonic"]), against(entries, name, TUNED), _share(scored["names_both"])]
         rows.append([name, *cells])
-    return _markdown(["", *columns], rows)
+    return as_table(["", *columns], rows)
 
 
 def recommended(by_regime: ByRegime) -> list[str]:
@@ -114,20 +114,21 @@ def verdict(by_regime: ByRegime) -> str:
     )
 
 
-def _against(entries: Sequence[Entry], name: str, other: str) -> str:
-    return _told(difference(entries, name, other)) if name != other else ""
+def against(entries: Sequence[Entry], name: str, other: str, judge: int | None = None) -> str:
+    """How much better a method is than another, by S_harm."""
+    return _told(difference(entries, name, other, judge=judge)) if name != other else ""
 
 
-def _told(estimate: Estimate) -> str:
-    if not estimate.count:
+def _told(found: Estimate) -> str:
+    if not found.count:
         return ""
-    told = f"{estimate.mean:+.3f} ± {estimate.error:.3f}"
-    return f"**{told}**" if estimate.is_sure else told
+    told = f"{found.mean:+.3f} ± {found.error:.3f}"
+    return f"**{told}**" if found.is_sure else told
 
 
 def _share(estimate: Estimate) -> str:
     return f"{estimate.mean:.2f}" if estimate.count else ""
 
 
-def _markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def as_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,21 @@ from lab.judge import Judge
 
 Pair = tuple[str, str, int, int]
 """Subject, style, and the content's and the style's training seed."""
+
+
+class Graded(Protocol):
+    """What one judge, of whatever kind, says of the pictures of one pair by one method."""
+
+    @property
+    def harmonic(self) -> float:
+        """S_harm."""
+
+    @classmethod
+    def mean(cls, scores: Sequence[Any], weights: Sequence[float] = ()) -> Any:
+        """Weighted alike unless told otherwise."""
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,10 @@ class Score:
         columns = zip(*map(astuple, scores))
         return cls(*(sum(map(operator.mul, column, shares)) / sum(shares) for column in columns))
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Score:
+        return cls(**found)
+
 
 COLUMNS = tuple(field.name for field in fields(Score))
 
@@ -56,8 +75,8 @@ class Entry:
     seeds: tuple[int, int]
     """The content's and the style's training seed."""
     method: str
-    scores: tuple[Score, ...]
-    """One a judge."""
+    scores: tuple[Graded, ...]
+    """One a judge, all of one kind."""
     noises: tuple[int, ...] = ()
     """Seeds of the pictures' noises."""
     made_of: str = ""
@@ -68,16 +87,16 @@ class Entry:
         return (self.subject, self.style, *self.seeds)
 
     @property
-    def score(self) -> Score:
+    def score(self) -> Any:
         """The judges' mean."""
-        return Score.mean(self.scores)
+        return self.scores[0].mean(self.scores)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Entry:
-        scores = tuple(Score(**score) for score in found["scores"])
+    def from_json(cls, found: Mapping[str, Any], kind: type[Graded] = Score) -> Entry:
+        scores = tuple(kind.from_json(score) for score in found["scores"])
         return cls(**{**found, "seeds": tuple(found["seeds"]), "noises": tuple(found["noises"]), "scores": scores})
 
 
@@ -95,7 +114,7 @@ def _joined(parts: Sequence[Entry]) -> Entry:
     if len(parts) == 1:
         return parts[0]
     counts = [len(part.noises) for part in parts]
-    scores = tuple(Score.mean(column, counts) for column in zip(*(part.scores for part in parts)))
+    scores = tuple(column[0].mean(column, counts) for column in zip(*(part.scores for part in parts)))
     return replace(parts[0], scores=scores, noises=tuple(noise for part in parts for noise in part.noises))
 
 
@@ -158,17 +177,21 @@ def judged(
     return tuple(scores)
 
 
-def by_pair(entries: Iterable[Entry], method: str, judge: int | None = None) -> dict[Pair, Score]:
+def by_pair(entries: Iterable[Entry], method: str, judge: int | None = None) -> dict[Pair, Any]:
     """What a method came to, by one judge or by all."""
     return {
         entry.pair: entry.score if judge is None else entry.scores[judge] for entry in entries if entry.method == method
     }
 
 
+def estimate(entries: Sequence[Entry], method: str, column: str = "harmonic", judge: int | None = None) -> Estimate:
+    """A score of a method, S_harm unless told otherwise, over its pairs."""
+    return Estimate.over({pair: getattr(score, column) for pair, score in by_pair(entries, method, judge).items()})
+
+
 def means(entries: Sequence[Entry], method: str) -> dict[str, Estimate]:
     """Every score of a method, over its pairs."""
-    found = by_pair(entries, method)
-    return {name: Estimate.over({pair: getattr(score, name) for pair, score in found.items()}) for name in COLUMNS}
+    return {name: estimate(entries, method, name) for name in COLUMNS}
 
 
 def difference(

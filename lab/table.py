@@ -160,7 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--noises", type=int, default=len(NOISES), help="pictures of a row and pair (default: all 16)")
     parser.add_argument(
-        "--part", type=_part, default=(1, 1), metavar="I/N", help="of the pairs, every Nth from the Ith on"
+        "--part", type=part, default=(1, 1), metavar="I/N", help="of the pairs, every Nth from the Ith on"
     )
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--print", action="store_true", dest="only_print", help="draw nothing, print what is there")
@@ -184,9 +184,10 @@ def main() -> None:
     print(markdown.short(by_regime) if args.short else markdown.full(by_regime))
 
 
-def _part(text: str) -> tuple[int, int]:
-    part, _, parts = text.partition("/")
-    return int(part), int(parts)
+def part(text: str) -> tuple[int, int]:
+    """1/2 as (1, 2)."""
+    first, _, parts = text.partition("/")
+    return int(first), int(parts)
 
 
 if __name__ == "__main__":

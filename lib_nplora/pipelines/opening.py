@@ -44,7 +44,7 @@ def open_pipeline(folder: Path, dtype: str | None = None, pipeline: str | None =
     Raises FileError for a folder that cannot be opened, RequestError for a class that is not there, HostError without
     diffusers.
     """
-    named = _class_in(folder)
+    named = class_in(folder)
     try:
         import diffusers
         import transformers
@@ -67,7 +67,7 @@ def open_pipeline(folder: Path, dtype: str | None = None, pipeline: str | None =
     return pipe
 
 
-def _class_in(folder: Path) -> str:
+def class_in(folder: Path) -> str:
     """The name of the pipeline's class. Raises FileError for what is no folder of a pipeline."""
     if folder.is_file():
         raise FileError(f"'{folder}' is a file: name a folder that holds a {INDEX}, as diffusers saves pipelines")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,18 +23,18 @@ def read_pictures(paths: Sequence[Path]) -> list[Image]:
 def _pictures(path: Path) -> Iterable[Image]:
     if not path.is_dir():
         return [_opened(path)]
-    found = [_opened(file) for file in _in_folder(path)]
-    if not found:
-        raise FileError(f"there are no pictures in '{path}': name a folder that holds .png or .jpg files")
-    return found
+    return [_opened(file) for file in picture_files(path)]
 
 
-def _in_folder(folder: Path) -> Iterator[Path]:
-    """The files whose endings are those of pictures."""
+def picture_files(folder: Path) -> Sequence[Path]:
+    """The files whose endings are those of pictures, by name. Raises FileError if there is none."""
     from PIL import Image
 
     endings = Image.registered_extensions()
-    return (file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix.lower() in endings)
+    found = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix.lower() in endings]
+    if not found:
+        raise FileError(f"there are no pictures in '{folder}': name a folder that holds .png or .jpg files")
+    return found
 
 
 def _opened(path: Path) -> Image:
