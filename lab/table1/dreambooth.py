@@ -61,13 +61,15 @@ class Lesson:
 def prepared(pipe: Any, side: Side, size: int) -> Lesson:
     """What is the same at every step is calculated once. The VAE calculates in float32, where it does not overflow."""
     vae, dtype = pipe.vae, pipe.vae.dtype
-    vae.to(torch.float32)
+    if dtype != torch.float32:
+        vae.to(torch.float32)
     try:
-        fitted = [np.asarray(ImageOps.fit(one, (size, size), Image.Resampling.BICUBIC)) for one in side.pictures]
+        fitted = [np.array(ImageOps.fit(one, (size, size), Image.Resampling.BICUBIC)) for one in side.pictures]
         pixels = [torch.from_numpy(one).permute(2, 0, 1)[None].float() / 127.5 - 1 for one in fitted]
         latents = tuple(vae.encode(one.to(vae.device)).latent_dist for one in pixels)
     finally:
-        vae.to(dtype)
+        if dtype != torch.float32:
+            vae.to(dtype)
     states, _, pooled, _ = pipe.encode_prompt(list(side.prompts), do_classifier_free_guidance=False)
     return Lesson(latents, states, pooled, vae.config.scaling_factor)
 
