@@ -79,7 +79,7 @@ def from_noise(pipe: Any, asked: Asked, steps: int, done: Done) -> list[Call]:
     with _recorded(denoiser_of(pipe)) as calls:
         for number in range(asked.count):
             done(number, asked.count)
-            _ask(pipe, asked, number, {**size, "num_inference_steps": steps})
+            ask(pipe, asked, number, {**size, "num_inference_steps": steps})
     done(asked.count, asked.count)
     return calls
 
@@ -99,7 +99,7 @@ def from_pictures(pipe: Any, asked: Asked, pictures: Sequence[Image], done: Done
             level = int(torch.randint(NOISE_LEVELS, (), generator=chance)) + 1
             given = {"image": fitted[picture], "strength": level / NOISE_LEVELS, "height": side, "width": side}
             with suppress(_EnoughError):
-                _ask(drawing, asked, number, {**given, "num_inference_steps": NOISE_LEVELS})
+                ask(drawing, asked, number, {**given, "num_inference_steps": NOISE_LEVELS})
     done(asked.count, asked.count)
     return calls
 
@@ -121,7 +121,7 @@ def _recorded(denoiser: nn.Module, enough: bool = False) -> Iterator[list[Call]]
         hook.remove()
 
 
-def _ask(pipe: Any, asked: Asked, number: int, given: Mapping[str, Any]) -> None:
+def ask(pipe: Any, asked: Asked, number: int, given: Mapping[str, Any]) -> None:
     """Have picture `number` drawn, with as much of `given` as the pipeline takes."""
     given = {"output_type": "latent", **given}
     if not getattr(denoiser_of(pipe).config, "guidance_embeds", False):

@@ -53,7 +53,7 @@ def train(
     losses = state.restore(numbers, optimizer) if state else []
     for step in range(len(losses), recipe.steps):
         optimizer.zero_grad()
-        content, style = (_learn(denoiser, beside, side, _chosen(calls[side], step, recipe.seed)) for side in SIDES)
+        content, style = (_learn(denoiser, beside, side, chosen(calls[side], step, recipe.seed)) for side in SIDES)
         alike = recipe.alike * torch.stack([merger.alike() for merger in mergers]).sum()
         alike.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -74,7 +74,7 @@ def _learn(denoiser: nn.Module, beside: Beside, side: Side, call: Call) -> float
     return error.item()
 
 
-def _chosen(calls: Sequence[Call], step: int, seed: int) -> Call:
+def chosen(calls: Sequence[Call], step: int, seed: int) -> Call:
     """Each of them once, in an order of its own, before any comes again."""
     again, place = divmod(step, len(calls))
     order = torch.randperm(len(calls), generator=torch.Generator().manual_seed(seed + again))

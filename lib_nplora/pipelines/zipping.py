@@ -115,7 +115,7 @@ def zip_loras(
     if kept:
         kept.check()
     beside = Beside(parts_of(model, loras, mergers))
-    plain = _merged(content, style)
+    plain = merged(content, style)
     model.apply([replace(plain, deltas={key: plain.deltas[key] for key in plain.deltas if not runs(model, key)})])
     try:
         with beside.running(), _lean(denoiser):
@@ -127,7 +127,7 @@ def zip_loras(
                 losses = train(denoiser, beside, list(mergers.values()), calls, recipe, kept, stepped)
     finally:
         model.clear()
-    fused = _merged(*(_scaled(loras[side], side, mergers) for side in SIDES))
+    fused = merged(*(scaled(loras[side], side, mergers) for side in SIDES))
     return Zipped(fused, mergers, losses)
 
 
@@ -171,7 +171,7 @@ def _elsewhere(pipe: Any, denoiser: nn.Module) -> Iterator[None]:
             part.to(device)
 
 
-def _scaled(lora: LoraWeights, side: Side, mergers: Mapping[ModuleKey, Merger]) -> LoraWeights:
+def scaled(lora: LoraWeights, side: Side, mergers: Mapping[ModuleKey, Merger]) -> LoraWeights:
     """The LoRA with its columns scaled: of factors, `down` alone, so that the rank stays."""
     numbers = {layer: merger.of(side).detach().to("cpu", torch.float32) for layer, merger in mergers.items()}
     deltas = {}
@@ -182,7 +182,7 @@ def _scaled(lora: LoraWeights, side: Side, mergers: Mapping[ModuleKey, Merger]) 
     return replace(lora, digest=f"{lora.digest} zipped {told}", deltas=deltas)
 
 
-def _merged(content: LoraWeights, style: LoraWeights) -> FusedLora:
+def merged(content: LoraWeights, style: LoraWeights) -> FusedLora:
     """Both, added up."""
     contents, styles = ((Source(lora.name),) for lora in (content, style))
     return fuse(FusionRequest.of(contents, styles, method="direct"), [content], [style], ByteLru(0))

@@ -167,6 +167,6 @@ def test_what_is_left_of_another_run_is_not_gone_on_from(tmp_path):
 
 def test_every_call_is_learnt_from_before_any_comes_again():
     calls = [Call((number,), {}) for number in range(7)]
-    chosen = [zip_training._chosen(calls, step, seed=3).args[0] for step in range(21)]
+    chosen = [zip_training.chosen(calls, step, seed=3).args[0] for step in range(21)]
     assert [sorted(chosen[start : start + 7]) for start in (0, 7, 14)] == [list(range(7))] * 3
     assert chosen[:7] != chosen[7:14]

@@ -32,9 +32,9 @@ ONLY = "attn|conv1|fc1"
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
     monkeypatch.setattr(zipping, "DRAWN_STEPS", 3)
-    usual = recording._ask
+    usual = recording.ask
     short = {"max_sequence_length": 12}
-    monkeypatch.setattr(recording, "_ask", lambda pipe, asked, number, given: usual(pipe, asked, number, short | given))
+    monkeypatch.setattr(recording, "ask", lambda pipe, asked, number, given: usual(pipe, asked, number, short | given))
 
 
 @pytest.fixture
@@ -71,14 +71,14 @@ def test_what_learns_is_what_is_merged(model, spelling, pair):
             for side in SIDES:
                 merger.of(side).uniform_(-1, 2, generator=generator)
     beside = Beside(parts_of(held, dict(zip(SIDES, sides)), mergers))
-    scaled = [zipping._scaled(lora, side, mergers) for side, lora in zip(SIDES, sides)]
+    scaled = [zipping.scaled(lora, side, mergers) for side, lora in zip(SIDES, sides)]
     with beside.running():
         together = tiny.picture(pipe)
         alone = []
         for side in SIDES:
             with beside.alone(side):
                 alone.append(tiny.picture(pipe))
-    held.apply([zipping._merged(*scaled)])
+    held.apply([zipping.merged(*scaled)])
     torch.testing.assert_close(together, tiny.picture(pipe), atol=1e-4, rtol=1e-3)
     held.clear()
     for weights, path, picture in zip(((1, 0), (0, 1)), paths, alone):
