@@ -50,7 +50,7 @@ def _observing() -> str:
 
 
 def _reads(method: Method) -> str:
-    return ", ".join(f"`{one.name}` {one.write(one.default)}" for one in method.parameters)
+    return ", ".join(f"`{one.name}` {one.write(one.default) or 'none'}" for one in method.parameters)
 
 
 def _settings() -> str:

@@ -19,6 +19,7 @@ ROOMS = {
     "maths": {"errors", "maths"},
     "layers": {"errors", "layers", "maths"},
     "methods": {"errors", "layers", "maths", "methods"},
+    "methods.rar": {"errors", "files", "layers", "maths", "methods"},
     "request": {"errors", "layers", "maths.rank_rule", "methods", "request"},
     "fusion": {"errors", "fusion", "layers", "maths", "methods", "request"},
     "files": {"errors", "files", "layers", "maths"},

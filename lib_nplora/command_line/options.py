@@ -17,7 +17,7 @@ from ..maths.rank_rule import RankRule
 from ..methods.method import Method
 from ..methods.parameter import Parameter
 from ..methods.selection import MOST_STEPS, USUAL_STEPS
-from ..methods.table import method_named, methods, parameters, readers, third, usual
+from ..methods.table import every_parameter, method_named, methods, readers, third, usual
 from ..methods.texts import parse_seed
 from ..request.request import FusionRequest
 from ..request.tag import read_weight, weighted
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
 def request_of(arguments: argparse.Namespace) -> FusionRequest:
     """What a command that fuses a pair is asked for."""
-    return _request(arguments, arguments.method, {name: getattr(arguments, _held(name)) for name in parameters()})
+    return _request(arguments, arguments.method, {name: getattr(arguments, _held(name)) for name in every_parameter()})
 
 
 def requests_of(arguments: argparse.Namespace) -> list[list[FusionRequest]]:
@@ -88,7 +88,7 @@ def requests_of(arguments: argparse.Namespace) -> list[list[FusionRequest]]:
     rows = []
     for method in arguments.method:
         others = {one.name for other in arguments.method for one in other.parameters if not method.parameter(one.name)}
-        known = parameters(observing=True)
+        known = every_parameter(observing=True)
         given = {name: getattr(arguments, _held(name)) for name in known if name not in others}
         column = third().name
         several = given.pop(column, None) or [None]
@@ -166,7 +166,7 @@ def _add_values(command: argparse.ArgumentParser, listed: str = "", observing: b
         Whether methods may look at the model.
     """
     taken = {option for action in command._actions for option in action.option_strings}
-    for parameter in parameters(observing).values():
+    for parameter in every_parameter(observing).values():
         several = parameter.name == listed
         command.add_argument(
             f"--method-{parameter.name}" if f"--{parameter.name}" in taken else f"--{parameter.name}",
@@ -200,7 +200,7 @@ def _told(parameter: Parameter[Any], observing: bool) -> str:
     names = [method.name for method in readers(parameter.name, observing)]
     takes = f"{parameter.takes}, by block too: 0.5,mid@2" if parameter.by_block else parameter.takes
     defaults = dict.fromkeys(_default(method, parameter.name) for method in readers(parameter.name, observing))
-    default = defaults.popitem()[0] if len(defaults) == 1 else "the method's own"
+    default = (defaults.popitem()[0] or "none") if len(defaults) == 1 else "the method's own"
     return f"for {', '.join(names)}: {parameter.words}; {takes} (default: {default})"
 
 

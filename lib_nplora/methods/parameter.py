@@ -49,8 +49,19 @@ class Strength:
     recipe: str = ""
 
 
-Widget = Union[TextBox, Choice, Strength]  # noqa: UP007
-"""How the panel shows a parameter."""
+@dataclass(frozen=True)
+class Setting:
+    """A line on a WebUI's settings page, the same for all pictures: not in the panel, and no key of a tag.
+
+    info
+        What the page says beside it.
+    """
+
+    info: str
+
+
+Widget = Union[TextBox, Choice, Strength, Setting]  # noqa: UP007
+"""How the panel shows a parameter, or the settings page."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Parameter(Generic[T]):
     takes
         Which texts `parse` reads, in a few words for the user.
     format
-        Value -> the text that `parse` reads.
+        Value -> the text that `parse` reads; of a setting, what names it where something was made with it.
     by_block
         Whether it may have exceptions by block.
     positional
@@ -99,6 +110,11 @@ class Parameter(Generic[T]):
     trials: tuple[str, ...] = ()
     number: type = str
     infotext: str = ""
+
+    @property
+    def is_setting(self) -> bool:
+        """Whether it has its place on the settings page of a WebUI, and not in tags and panels."""
+        return isinstance(self.widget, Setting)
 
     def defaulting(self, default: T) -> Parameter[T]:
         """The same parameter of a method with another default."""

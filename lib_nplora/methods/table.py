@@ -36,6 +36,11 @@ def usual() -> Method:
 
 
 def parameters(observing: bool = False) -> dict[str, Parameter[Any]]:
+    """Those of `every_parameter` that tags and panels have."""
+    return {name: one for name, one in every_parameter(observing).items() if not one.is_setting}
+
+
+def every_parameter(observing: bool = False) -> dict[str, Parameter[Any]]:
     """Every parameter of any of these methods, by name, in the order in which they name them, the first default."""
     found: dict[str, Parameter[Any]] = {}
     for method in methods(observing).values():

@@ -19,7 +19,7 @@ from ..hosts.protocol import ShelfFile
 from ..jobs.job import PLAIN_MERGE, Job, LoadedLora
 from ..maths.cache import ByteLru
 from ..methods.moments import Observations
-from ..methods.table import third
+from ..methods.table import every_parameter, third
 from ..methods.texts import format_number, parse_number
 from ..request.request import FusionRequest, Source
 from ..request.tag import METHOD, read_shared, read_weight, refuse_unknown, shared_keys, weighted
@@ -38,8 +38,8 @@ _SAY_LOOKS = (
 """What lets a method look at a pipeline."""
 
 LoraPath = Union[str, "PathLike[str]"]
-Value = Union[str, float]  # noqa: UP007
-"""A number, or a text as in the tag: `0.5,mid@2`."""
+Value = Union[str, float, "PathLike[str]"]
+"""A number, a text as in the tag, such as `0.5,mid@2`, or a file."""
 
 
 def fuse_into(
@@ -143,7 +143,7 @@ class Pair:
         te, unet
             Multipliers of the whole on the text encoders and on the UNet or transformer.
         values
-            What else the method reads, by name: k="90%", alpha=1.5, ...
+            What else the method reads, by name: k="90%", alpha=1.5, hypernet="hypernet.pth", ...
 
         Numbers may be texts as in the tag, with strengths by block: mu="0.5,mid@2". Remarks are logged, too.
         Raises RequestError for what cannot be read, MismatchError for LoRAs that make no pair, HostError for what this
@@ -154,7 +154,7 @@ class Pair:
             for name, value in {third().name: mu, METHOD: method, **values}.items()
             if value is not None
         }
-        refuse_unknown(named, shared_keys())
+        refuse_unknown(named, (*shared_keys(), *every_parameter()))
         request = FusionRequest.of(
             _weighted("c", self._contents, c),
             _weighted("s", self._styles, s),
@@ -229,7 +229,7 @@ def _several(role: str, paths: LoraPath | Sequence[LoraPath]) -> Sequence[LoraPa
 
 def _text(value: Value) -> str:
     """As in a tag."""
-    return value if isinstance(value, str) else format_number(value)
+    return str(value) if isinstance(value, (str, PathLike)) else format_number(value)
 
 
 def _weighted(key: str, loras: Sequence[LoadedLora], weights: Value | Sequence[Value]) -> tuple[Source, ...]:

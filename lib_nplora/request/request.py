@@ -11,7 +11,7 @@ from ..layers.by_block import ByBlock, Exceptions
 from ..layers.key import ModuleKey
 from ..methods.method import Method
 from ..methods.parameter import Parameter, Values
-from ..methods.table import method_named, parameters, usual
+from ..methods.table import every_parameter, method_named, usual
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _given(method: Method, values: Mapping[str, Any]) -> Given:
     def held(parameter: Parameter[Any]) -> Any:
         return parameter.held(values[parameter.name])
 
-    known = parameters(observing=True)
+    known = every_parameter(observing=True)
     if unknown := ", ".join(name for name in values if name not in known):
         raise TypeError(f"no method reads {unknown}")
     return tuple((name, held(one)) for name, one in known.items() if values.get(name) is not None and counts(one))

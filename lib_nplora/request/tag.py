@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RequestError, did_you_mean
 from ..layers.by_block import ByBlock, read_by_block
-from ..methods.table import method_named, parameters, third, usual
+from ..methods.table import every_parameter, method_named, parameters, third, usual
 from ..methods.texts import format_number, parse_number
 from .request import FusionRequest, Source
 
@@ -73,26 +73,30 @@ def refuse_unknown(keys: Iterable[str], known: Sequence[str]) -> None:
     """Raises RequestError for a key that no method reads either: tells whose it is, or the known ones."""
     for key in keys:
         if key not in known and key not in shared_keys(observing=True):
+            if key in every_parameter():
+                raise RequestError(
+                    f"'{key}=' has no place in a tag: it stands among the WebUI's settings, NP-LoRA: {key}"
+                )
             if whose := FOREIGN.get(key):
                 raise RequestError(f"'{key}=' is {whose}'s and works on <lora:...> tags alone: leave it out here")
             raise RequestError(f"unknown key '{key}'.{did_you_mean(key, known) or ' Known: ' + ', '.join(known) + '.'}")
 
 
 def read_shared(named: Mapping[str, str]) -> dict[str, Any]:
-    """Method and parameters, as FusionRequest.of takes them. Raises RequestError."""
+    """Method and parameters, settings among them, as FusionRequest.of takes them. Raises RequestError."""
     method = method_named(named[METHOD]) if METHOD in named else usual()
     given = {
         name: (method.parameter(name) or parameter).read(named[name])
-        for name, parameter in parameters(observing=True).items()
+        for name, parameter in every_parameter(observing=True).items()
         if name in named
     }
     return {METHOD: method, **given}
 
 
 def written_shared(request: FusionRequest, leave_out: str = "") -> list[str]:
-    """The pieces that `read_shared` reads, less defaults."""
+    """The pieces of a tag that `read_shared` reads, less defaults."""
     given, known = dict(request.given), parameters(observing=True)
-    texts = {name: known[name].write(value) for name, value in given.items() if name != leave_out}
+    texts = {name: known[name].write(value) for name, value in given.items() if name in known and name != leave_out}
     if request.method is not usual():
         texts[METHOD] = request.method.name
     return [f"{key}={texts[key]}" for key in shared_keys(observing=True) if key in texts]

@@ -10,14 +10,16 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from modules import extra_networks
 
 from ..errors import NploraError, RequestError
 from ..hosts.protocol import shelf_of
-from ..jobs.session import Applied, Plan, Session
+from ..jobs.session import Applied, Asked, Plan, Session
 from ..request.request import FusionRequest
+from . import settings
 from .astray import astray
 from .infotext import told_of
 from .prompt import TAG, left_to_host, plain, read
@@ -54,7 +56,7 @@ def install(session: Session, stops_on_error: Callable[[], bool] = lambda: False
     def activate(p: Any, extra_network_data: Any) -> Any:
         if not installed:
             return original(p, extra_network_data)
-        plan = session.prepare(read(extra_network_data or {}))
+        plan = session.prepare([_with_settings(asked) for asked in read(extra_network_data or {})])
         lost = astray(p, extra_network_data or {})
         if stops_on_error():
             _refuse(session, [*filter(None, [getattr(p, PROBLEM, None)]), *lost, *plan.problems])
@@ -83,6 +85,16 @@ def install(session: Session, stops_on_error: Callable[[], bool] = lambda: False
     extra_networks.register_extra_network(NploraNetwork(session))
     extra_networks.activate = activate
     return undo
+
+
+def _with_settings(asked: Asked) -> Asked:
+    """With what the method reads of the settings page."""
+    try:
+        return (
+            asked if isinstance(asked.request, RequestError) else replace(asked, request=settings.filled(asked.request))
+        )
+    except RequestError as error:
+        return replace(asked, request=error)
 
 
 def _refuse(session: Session, problems: Sequence[str]) -> None:

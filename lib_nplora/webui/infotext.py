@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import NploraError, RequestError
 from ..hosts.protocol import Shelf
-from ..methods.table import parameters
+from ..methods.table import every_parameter
 from ..request.request import FusionRequest
 from ..request.tag import METHOD, parse_tag, split
 from . import prompt_text, running
@@ -34,7 +34,7 @@ def told_of(request: FusionRequest) -> dict[str, str]:
 
 def ours() -> set[str]:
     """Every name under which we write into a picture's parameters, but for the hashes."""
-    return {MARK, SAID, *(one.infotext for one in parameters().values() if one.infotext)}
+    return {MARK, SAID, *(one.infotext for one in every_parameter().values() if one.infotext)}
 
 
 def label(name: str) -> str:

@@ -17,6 +17,7 @@ from ..jobs.job import Progress, unwatched
 from ..jobs.pair import FileFusion, FilePair, Saving, fuse_files
 from ..jobs.session import remarks_of_name
 from ..request.request import FusionRequest
+from . import settings
 from .new_file import new_file
 
 logger = logging.getLogger("nplora")
@@ -41,12 +42,12 @@ class Saved:
 
 
 def file_pair(host: Host, request: FusionRequest) -> FilePair:
-    """The files of a request's first content and style. Raises NotFoundError, FileError."""
+    """The files of a request's first content and style. Raises NotFoundError, FileError, RequestError."""
     shelf, names = shelf_of(host), [side[0].name for side in (request.contents, request.styles)]
     files = [shelf.resolve(name) for name in names]
     content, style = (Path(file.path) for file in files)
     told = tuple(remark for name, file in zip(names, files) for remark in remarks_of_name(name, file))
-    return FilePair(content, style, request, _readable(host.model.checkpoint), told)
+    return FilePair(content, style, settings.filled(request), _readable(host.model.checkpoint), told)
 
 
 def save(

@@ -11,8 +11,9 @@ import gradio as gr
 from modules import shared
 
 from ..errors import NploraError
-from ..methods.parameter import Parameter
-from ..methods.table import method_named, methods, usual
+from ..methods.parameter import Parameter, Setting
+from ..methods.table import every_parameter, method_named, methods, usual
+from ..request.request import FusionRequest
 from .fields import PanelState
 
 logger = logging.getLogger("nplora")
@@ -41,6 +42,9 @@ def add(on_cache: Callable[[float], None]) -> None:
             parameter.name, text, f"NP-LoRA: {parameter.name}", f"{parameter.takes}: {start}", gr.Textbox, reload=True
         )
     option("method", usual().name, "NP-LoRA: method", start, gr.Dropdown, {"choices": list(methods())}, reload=True)
+    for parameter in every_parameter().values():
+        if isinstance(parameter.widget, Setting):
+            option(parameter.name, "", f"NP-LoRA: {parameter.name}", parameter.widget.info, gr.Textbox)
     option(
         "on_error",
         COMMENT,
@@ -58,6 +62,12 @@ def add(on_cache: Callable[[float], None]) -> None:
         {"minimum": 1, "maximum": 32, "step": 1},
         onchange=lambda: on_cache(cache_gib()),
     )
+
+
+def filled(request: FusionRequest) -> FusionRequest:
+    """The request with what its method reads of the settings page. Raises RequestError."""
+    own = (parameter for parameter in request.method.parameters if parameter.is_setting)
+    return request.with_values(**{one.name: one.read(getattr(shared.opts, f"nplora_{one.name}", "")) for one in own})
 
 
 def panel_defaults() -> PanelState:

@@ -83,4 +83,5 @@ def _key(pair: FilePair) -> Key:
         stamps = [(os.fspath(path), path.stat().st_mtime_ns) for path in (pair.content, pair.style)]
     except OSError as error:
         raise FileError(f"'{error.filename}' cannot be read: {error.strerror}") from error
-    return (*stamps, pair.base, format_tag(without_strength(pair.request)))
+    settings = [pair.request.values.text(one) for one in pair.request.method.parameters if one.is_setting]
+    return (*stamps, pair.base, format_tag(without_strength(pair.request)), *settings)

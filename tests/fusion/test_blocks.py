@@ -28,6 +28,7 @@ from lib_nplora.request.tag import parse_tag
 
 from .. import reference
 from ..matrices import random_delta
+from ..methods.layers import FOR_ANY_LAYER
 from ..reference import interference, k_lora
 
 MODEL = {
@@ -140,7 +141,7 @@ def test_what_is_removed_is_told_by_the_mu_of_the_block(mu):
         assert fused.summary.layers[key].removed == pytest.approx(expected["removed"], abs=1e-6)
 
 
-@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("method", FOR_ANY_LAYER)
 @settings(max_examples=4)
 @given(c=weights, s=weights)
 def test_a_weight_of_a_block_is_what_it_would_be_for_all(method, c, s):
@@ -158,7 +159,7 @@ def test_a_weight_of_a_block_is_what_it_would_be_for_all(method, c, s):
         assert fused.summary.layers[key] == whole[pair].summary.layers[key]
 
 
-@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("method", FOR_ANY_LAYER)
 def test_a_block_at_0_is_not_in_the_deltas_at_all(method):
     fused = run(asked({"": 1.0, "mid": 0.0, "out1": 0.0}, {"": 1.0, "mid": 0.0, "out": 0.0}, method=method))
     gone = {key for key, block in MODEL.items() if block in ("mid", "out1")}

@@ -18,6 +18,7 @@ from lib_nplora.methods.table import method_named, methods
 from lib_nplora.request.request import FusionRequest, Source
 
 from ..matrices import lora, random_delta
+from ..methods.layers import FOR_ANY_LAYER
 
 CONTENT = lora("dog", random_delta(12, 20, 3, 1), random_delta(12, 20, 3, 3))
 STYLE = lora("vangogh", random_delta(12, 20, 2, 5), random_delta(12, 20, 2, 7))
@@ -53,7 +54,7 @@ def run(
     return fuse(request, [content], [style], kept)
 
 
-@pytest.mark.parametrize("name", [name for name, method in methods().items() if method.needs])
+@pytest.mark.parametrize("name", [name for name in FOR_ANY_LAYER if methods()[name].needs])
 def test_what_a_method_does_not_declare_is_refused(name):
     key = ModuleKey("0_attn1_to_q", "unet")
     sides = (LoraWeights(x.name, x.digest, {key: next(iter(x.deltas.values()))}) for x in (CONTENT, STYLE))

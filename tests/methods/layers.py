@@ -17,10 +17,13 @@ from lib_nplora.maths.delta import Delta
 from lib_nplora.methods.layer import AnyNeed, Layer, Share, Side
 from lib_nplora.methods.method import Sum
 from lib_nplora.methods.parameter import Values
-from lib_nplora.methods.table import method_named
+from lib_nplora.methods.table import method_named, methods
 from lib_nplora.request.request import FusionRequest, Source
 
 from ..matrices import KEY, lora, random_delta
+
+FOR_ANY_LAYER = [name for name, method in methods().items() if not any(one.is_setting for one in method.parameters)]
+"""The methods that need no file besides, and so know layers of any size."""
 
 
 def layer_of(contents: Sequence[Delta], styles: Sequence[Delta], key: ModuleKey = KEY) -> Layer:

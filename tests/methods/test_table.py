@@ -21,11 +21,11 @@ from lib_nplora.methods import bases
 from lib_nplora.methods.balance import BALANCE
 from lib_nplora.methods.method import Method, Sum, Turns, added_up
 from lib_nplora.methods.parameter import Parameter
-from lib_nplora.methods.table import method_named, methods, parameters, readers, register, usual
+from lib_nplora.methods.table import every_parameter, method_named, methods, parameters, readers, register, usual
 from lib_nplora.request.request import FusionRequest
 
 from ..matrices import random_delta
-from .layers import deltas, layer_of, request, two_a_side, values
+from .layers import FOR_ANY_LAYER, deltas, layer_of, request, two_a_side, values
 
 mus = st.one_of(st.floats(0, 100), st.just(math.inf))
 KEEPING = ("np", "hard", "reverse", "uspace", "direct", "dare")
@@ -80,7 +80,7 @@ def fingerprint_of(asked: FusionRequest) -> str:
 # Every row
 
 
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", FOR_ANY_LAYER)
 def test_a_row_does_one_thing(name):
     """What takes turns has a rule, and the rest has none; what cuts a basis reads k, and the rest does not."""
     method = methods()[name]
@@ -109,7 +109,7 @@ def test_a_row_names_each_parameter_once_and_a_default_that_reads_back(name):
 
 
 @pytest.mark.parametrize("parameter", parameters())
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", FOR_ANY_LAYER)
 def test_what_a_row_does_not_read_changes_nothing(name, parameter):
     """And what it reads does, in a layer or over a schedule."""
     method = methods()[name]
@@ -123,7 +123,7 @@ def test_what_a_row_does_not_read_changes_nothing(name, parameter):
 
 
 @pytest.mark.parametrize("parameter", [one.name for one in parameters().values() if one.by_block])
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", FOR_ANY_LAYER)
 def test_a_value_of_one_block_counts_there_alone(name, parameter):
     """Both layers stand in output blocks, the attention in out0 and the feed-forward in out1."""
     method = methods()[name]
@@ -154,7 +154,7 @@ def test_a_method_keeps_shapes_and_the_number_of_deltas(name, mu):
         assert name == "dare" or old.rank == new.rank
 
 
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", FOR_ANY_LAYER)
 def test_a_method_leaves_its_input_alone(name):
     before = two_a_side(ATTENTION)
     saved = [(delta.up.clone(), delta.down.clone()) for delta in deltas(before)]
@@ -164,7 +164,7 @@ def test_a_method_leaves_its_input_alone(name):
         assert torch.equal(delta.down, down)
 
 
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", FOR_ANY_LAYER)
 def test_a_method_declares_what_it_needs(name):
     """A layer that fulfils no other need is enough."""
     method, asked_for = methods()[name], []
@@ -209,7 +209,8 @@ def test_methods_stand_in_their_order_and_the_first_is_the_usual():
 
 def test_parameters_stand_as_methods_name_them():
     assert list(parameters()) == ["mu", "k", "balance", "alpha", "beta", "scope", "density", "seed"]
-    for name, parameter in parameters().items():
+    assert list(every_parameter()) == [*parameters(), "hypernet"]
+    for name, parameter in every_parameter().items():
         assert parameter is readers(name)[0].parameter(name)
         assert readers(name) == [method for method in methods().values() if method.parameter(name)]
     assert readers("none") == []
