@@ -39,7 +39,7 @@ def _start() -> None:
         logger.error("NP-LoRA does not know this WebUI, so <nplora:...> has no effect. Is its Lora extension enabled?")
         return
     session = Session(host, settings.cache_gib())
-    running.start(session)
+    running.start(session, settings.setting)
     _undo.extend((running.stop, install(session, settings.stops_on_error), plot.install()))
 
 

@@ -19,7 +19,7 @@ from ..errors import NploraError, RequestError
 from ..hosts.protocol import shelf_of
 from ..jobs.session import Applied, Asked, Plan, Session
 from ..request.request import FusionRequest
-from . import settings
+from . import running
 from .astray import astray
 from .infotext import told_of
 from .prompt import TAG, left_to_host, plain, read
@@ -91,7 +91,7 @@ def _with_settings(asked: Asked) -> Asked:
     """With what the method reads of the settings page."""
     try:
         return (
-            asked if isinstance(asked.request, RequestError) else replace(asked, request=settings.filled(asked.request))
+            asked if isinstance(asked.request, RequestError) else replace(asked, request=running.filled(asked.request))
         )
     except RequestError as error:
         return replace(asked, request=error)

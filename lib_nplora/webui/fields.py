@@ -124,7 +124,7 @@ class PanelState:
             check_name(role, self[role])
         method = method_named(self["method"])
         content, style = (self._source(role) for role in ROLES)
-        given: dict[str, Any] = {one.name: self._value(one) for one in method.parameters}
+        given: dict[str, Any] = {one.name: self._value(one) for one in method.parameters if not one.is_setting}
         return FusionRequest.of((content,), (style,), method, te=1.0 if self["te"] else 0.0, **given)
 
     def _source(self, role: str) -> Source:

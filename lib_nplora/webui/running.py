@@ -10,20 +10,34 @@ from ..hosts import Host, detect_host
 from ..hosts.protocol import Shelf
 from ..jobs.session import Session
 from ..layers.block import UNKNOWN, Block
+from ..request.request import FusionRequest
 
 logger = logging.getLogger("nplora")
 
+
+def _empty(parameter: str) -> str:
+    return ""
+
+
 _session: Session | None = None
+_setting: Callable[[str], str] = _empty
 
 
-def start(session: Session) -> None:
-    global _session
-    _session = session
+def start(session: Session, setting: Callable[[str], str] = _empty) -> None:
+    """`setting` tells what stands on the settings page under a parameter's name."""
+    global _session, _setting
+    _session, _setting = session, setting
 
 
 def stop() -> None:
-    global _session
-    _session = None
+    global _session, _setting
+    _session, _setting = None, _empty
+
+
+def filled(request: FusionRequest) -> FusionRequest:
+    """The request with what its method reads of the settings page. Raises RequestError."""
+    own = (one for one in request.method.parameters if one.is_setting)
+    return request.with_values(**{one.name: one.read(_setting(one.name)) for one in own})
 
 
 def session() -> Session | None:

@@ -17,7 +17,7 @@ from ..jobs.job import Progress, unwatched
 from ..jobs.pair import FileFusion, FilePair, Saving, fuse_files
 from ..jobs.session import remarks_of_name
 from ..request.request import FusionRequest
-from . import settings
+from . import running
 from .new_file import new_file
 
 logger = logging.getLogger("nplora")
@@ -47,7 +47,7 @@ def file_pair(host: Host, request: FusionRequest) -> FilePair:
     files = [shelf.resolve(name) for name in names]
     content, style = (Path(file.path) for file in files)
     told = tuple(remark for name, file in zip(names, files) for remark in remarks_of_name(name, file))
-    return FilePair(content, style, settings.filled(request), _readable(host.model.checkpoint), told)
+    return FilePair(content, style, running.filled(request), _readable(host.model.checkpoint), told)
 
 
 def save(

@@ -13,7 +13,6 @@ from modules import shared
 from ..errors import NploraError
 from ..methods.parameter import Parameter, Setting
 from ..methods.table import every_parameter, method_named, methods, usual
-from ..request.request import FusionRequest
 from .fields import PanelState
 
 logger = logging.getLogger("nplora")
@@ -64,10 +63,9 @@ def add(on_cache: Callable[[float], None]) -> None:
     )
 
 
-def filled(request: FusionRequest) -> FusionRequest:
-    """The request with what its method reads of the settings page. Raises RequestError."""
-    own = (parameter for parameter in request.method.parameters if parameter.is_setting)
-    return request.with_values(**{one.name: one.read(getattr(shared.opts, f"nplora_{one.name}", "")) for one in own})
+def setting(parameter: str) -> str:
+    """What stands on the settings page under this parameter's name."""
+    return getattr(shared.opts, f"nplora_{parameter}", "")
 
 
 def panel_defaults() -> PanelState:

@@ -24,7 +24,7 @@ def random_hypernet(seed: int = 0) -> dict[str, np.ndarray]:
 
 def mergers(hypernet: Mapping[str, np.ndarray], content: np.ndarray, style: np.ndarray) -> np.ndarray:
     """(in, 2): both coefficients of each column, one column after the other."""
-    first = {640: "input_1", 1280: "input_2"}[len(content)]
+    first = next(name for name in ("input_1", "input_2") if hypernet[f"{name}.weight"].shape[1] == 2 * len(content))
     w1, b1, w2, b2 = (
         np.asarray(hypernet[name], np.float64)
         for name in (f"{first}.weight", f"{first}.bias", "output.1.weight", "output.1.bias")
@@ -35,3 +35,9 @@ def mergers(hypernet: Mapping[str, np.ndarray], content: np.ndarray, style: np.n
 def merged(hypernet: Mapping[str, np.ndarray], content: np.ndarray, style: np.ndarray) -> np.ndarray:
     both = mergers(hypernet, content, style)
     return content * both[:, 0] + style * both[:, 1]
+
+
+def narrow_hypernet(width: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """One whose first width is another, for small models."""
+    hypernet = random_hypernet(seed)
+    return {**hypernet, "input_1.weight": np.ascontiguousarray(hypernet["input_1.weight"][:, : 2 * width])}

@@ -66,7 +66,7 @@ def test_every_control_has_an_id_of_its_tab(host):
 
 def test_our_settings_are_a_section_of_their_own(host):
     assert set(host.page.opts.labels) == {
-        f"nplora_{name}" for name in ("mu", "k", "balance", "method", "on_error", "cache")
+        f"nplora_{name}" for name in ("mu", "k", "balance", "method", "hypernet", "on_error", "cache")
     }
 
 
