@@ -55,9 +55,16 @@ REFUSING = (
     *("files/sizing.py", "findings/plots.py", "jobs/job.py", "jobs/new_file.py", "jobs/pair.py"),
     *("files/refusals.py::two_models", "request/tag.py::check_name"),
     *("layers/block.py", "layers/by_block.py", "maths/rank_rule.py"),
-    *("methods/blocks.py", "methods/parameter.py", "methods/table.py", "methods/texts.py", "methods/turns.py"),
+    *(
+        "methods/blocks.py",
+        "methods/parameter.py",
+        "methods/rar.py",
+        "methods/table.py",
+        "methods/texts.py",
+        "methods/turns.py",
+    ),
     *("webui/fields.py", "webui/new_file.py", "webui/running.py", "webui/tag_line.py", "webui/verdicts.py"),
-    "webui/work.py",
+    *("methods/turns.py", "webui/work.py"),
 )
 """Where it is refused what the panel asks for, but for what is wrong inside of a LoRA's file."""
 
