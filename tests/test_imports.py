@@ -59,6 +59,7 @@ THIRD_PARTY = {
     **{name: {"pipelines"} for name in ("diffusers", "transformers")},
     **{name: {"webui"} for name in ("fastapi", "pydantic", "starlette")},
     "matplotlib": {"findings", "webui"},
+    "psutil": {"webui"},
     **{name: {"hosts", "webui"} for name in OF_HOSTS},
 }
 """Who may import what is not ours and not Python's."""

@@ -13,6 +13,7 @@ from modules import shared
 from ..errors import NploraError
 from ..methods.parameter import Parameter, Setting
 from ..methods.table import every_parameter, method_named, methods, usual
+from .allowance import usual_gib
 from .fields import PanelState
 
 logger = logging.getLogger("nplora")
@@ -20,7 +21,6 @@ logger = logging.getLogger("nplora")
 SECTION = ("nplora", "NP-LoRA")
 STOP = "Stop, without a picture"
 COMMENT = "Say so under the picture"
-CACHE_GIB = 5.0
 
 
 def add(on_cache: Callable[[float], None]) -> None:
@@ -54,7 +54,7 @@ def add(on_cache: Callable[[float], None]) -> None:
     )
     option(
         "cache",
-        CACHE_GIB,
+        usual_gib(),
         "NP-LoRA: memory for LoRAs and fusions, in GiB",
         "more keeps more pairs ready for another mu",
         gr.Slider,
@@ -85,7 +85,7 @@ def stops_on_error() -> bool:
 
 
 def cache_gib() -> float:
-    return float(getattr(shared.opts, "nplora_cache", CACHE_GIB))
+    return float(getattr(shared.opts, "nplora_cache", None) or usual_gib())
 
 
 def _read(name: str, read: Callable[[str], str]) -> str | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI
 
+from lib_nplora.webui import allowance
 from lib_nplora.webui.fields import fields
 
 from ..hosts.contract import Loras
@@ -106,10 +108,21 @@ def test_a_setting_that_cannot_be_read_is_reported(host, caplog):
     ]
 
 
+@pytest.mark.parametrize(("gib", "expected"), [(3, 1), (7.8, 1), (15.6, 2), (31.9, 4), (64, 5), (512, 5)])
+def test_the_cache_is_of_the_machines_size(gib, expected, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=int(gib * GIB)))
+    assert allowance.usual_gib() == expected
+
+
+def test_a_machine_that_does_not_tell_its_memory(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert allowance.usual_gib() == allowance.UNKNOWN
+
+
 def test_the_cache_grows_with_its_setting(host):
     session = sys.modules["lib_nplora.webui.running"].session()
     caches = session._loras, session._bases, session._fused
-    assert sum(cache.max_bytes for cache in caches) == pytest.approx(5 * GIB, abs=3)
+    assert sum(cache.max_bytes for cache in caches) == pytest.approx(allowance.usual_gib() * GIB, abs=3)
     host.page.opts.set("nplora_cache", 20)
     assert sum(cache.max_bytes for cache in caches) == pytest.approx(20 * GIB, abs=3)
     reload(host)
