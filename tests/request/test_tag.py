@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_nplora.errors import RequestError
@@ -38,6 +38,7 @@ def test_a_tag_reads_back_through_the_host(request_):
 
 @pytest.mark.parametrize("parameter", parameters())
 @pytest.mark.parametrize("name", methods())
+@settings(max_examples=10)
 @given(data=st.data())
 def test_every_parameter_reads_back_with_every_method(name, parameter, data):
     """Read or not, in one tag and in roles."""
