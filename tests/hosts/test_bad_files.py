@@ -1,4 +1,8 @@
-"""Bad files by the prompt: each ends in a comment under the picture, which comes out as without the tag."""
+"""Bad files by the prompt: each ends in a comment under the picture, which comes out as without the tag.
+
+A host reads a file before it matters which role it has, so as a style every fourth is tried (tests/files has all of
+them in both roles), and so it is in Neo, which reads by the code that Forge does.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from .standins.ldm_patched import Classic, ReForge
 
 pytestmark = pytest.mark.timeout(120)
 
+AS_CONTENT, AS_STYLE = "<nplora:{}:good:1>", "<nplora:good:{}:1>"
+
 
 @pytest.fixture(scope="module", params=[A1111, Forge, Neo, ReForge, Classic])
 def host(request, bad_files, tmp_path_factory):
@@ -23,11 +29,13 @@ def host(request, bad_files, tmp_path_factory):
         yield driver, files
 
 
-@pytest.mark.parametrize("tag", ["<nplora:{}:good:1>", "<nplora:good:{}:1>"], ids=["content", "style"])
+@pytest.mark.parametrize("tag", [AS_CONTENT, AS_STYLE], ids=["content", "style"])
 def test_every_bad_file_ends_in_a_comment(host, bad_files, tag):
     """Odd ones may be fused, and so may what the host itself takes for a sound LoRA, to the last module."""
     driver, files = host
     assert len(files) > 200
+    if tag == AS_STYLE or isinstance(driver, Neo):
+        files = files[::4]
     plain = driver.generate("a cat").pixels
     fused = 0
     for file in files:
