@@ -11,10 +11,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from . import machine
 from .panel import Panel
+from .user import PATIENCE, no_complaint, of_a_user
 from .webui import WebUI
-
-PATIENCE = 30_000
-"""Milliseconds that a page may take, on a busy machine."""
 
 
 @pytest.fixture(scope="package")
@@ -39,18 +37,10 @@ def webui(request, tmp_path_factory) -> Iterator[WebUI]:
 
 @pytest.fixture
 def context(browser, webui) -> Iterator[BrowserContext]:
-    """A user's browser. It reaches no other machine, and complains of nothing."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(PATIENCE)
-    problems: list[str] = []
-    before = len(webui.log())
-    context.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    context.on("weberror", lambda error: problems.append(str(error.error)))
-    context.route(lambda url: not url.startswith(webui.url), lambda route: route.fulfill(status=200, body=""))
-    yield context
-    context.close()
-    assert problems == []
-    assert "Traceback" not in webui.log()[before:]
+    context = of_a_user(browser, webui)
+    with no_complaint(context, webui):
+        yield context
+        context.close()
 
 
 @pytest.fixture
@@ -62,6 +52,7 @@ def page(context, webui) -> Page:
 
 @pytest.fixture
 def panel(page) -> Panel:
+    """On a page of its own, switched on, with nothing chosen."""
     panel = Panel(page, "txt2img")
     panel.toggle()
     panel.unfold("more")

@@ -8,6 +8,9 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
+SETTLED = 300
+"""Milliseconds in which the last events of what was pasted have run."""
+
 
 class Panel:
     """The panel of a tab, with the tab's prompt."""
@@ -32,6 +35,12 @@ class Panel:
         """Open a fold of the panel, unless it is open."""
         label = self.part(name).locator(".label-wrap").first
         if "open" not in (label.get_attribute("class") or "").split():
+            label.click()
+
+    def fold(self, name: str) -> None:
+        """Close a fold of the panel, unless it is closed."""
+        label = self.part(name).locator(".label-wrap").first
+        if "open" in (label.get_attribute("class") or "").split():
             label.click()
 
     def open_tab(self, name: str) -> None:
@@ -114,6 +123,14 @@ class Panel:
         self.choose("content", content)
         self.choose("style", style)
         expect(self.tag).to_have_value(f"<nplora:{content}:{style}:0.5>")
+
+    def start_over(self) -> None:
+        """Go back to where `choose_pair` leads on a new page: by the parameters of a picture that was made there."""
+        self.paste("<nplora:dog:vangogh:0.5>\nSteps: 20, Sampler: Euler, Seed: 1, NP-LoRA: panel")
+        expect(self.prompt).to_have_value("")
+        expect(self.switch).to_be_checked()
+        expect(self.tag).to_have_value("<nplora:dog:vangogh:0.5>")
+        self.page.wait_for_timeout(SETTLED)
 
     # the tab around it
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Locator, expect
 
 from .panel import Panel
+from .user import no_complaint, of_a_user
 
 PARTS = (
     "content",
@@ -37,7 +39,7 @@ METHODS = {
 """Some, with the parts that only they show."""
 
 
-@pytest.fixture(params=["light", "dark"])
+@pytest.fixture(scope="module", params=["light", "dark"])
 def theme(request) -> str:
     return request.param
 
@@ -47,32 +49,52 @@ def width(request) -> int:
     return request.param
 
 
+@pytest.fixture(scope="module")
+def of_theme(browser, webui, theme) -> Iterator[Panel]:
+    """A panel with a pair chosen, on one page for all tests."""
+    context = of_a_user(browser, webui)
+    with no_complaint(context, webui):
+        page = context.new_page()
+        webui.open(page, f"?__theme={theme}")
+        panel = Panel(page, "txt2img")
+        panel.toggle()
+        panel.choose_pair()
+        yield panel
+        context.close()
+
+
 @pytest.fixture
-def themed(context, webui, theme, width) -> Panel:
-    page = context.new_page()
-    page.set_viewport_size({"width": width, "height": 1000})
-    webui.open(page, f"?__theme={theme}")
-    panel = Panel(page, "txt2img")
-    panel.toggle()
-    panel.choose_pair()
-    expect(page.locator("ul.options")).to_have_count(0)
-    return panel
+def themed(of_theme, width) -> Panel:
+    """Its folds closed, on a page of that width."""
+    of_theme.page.set_viewport_size({"width": width, "height": 1000})
+    of_theme.fold("more")
+    expect(of_theme.part("k")).to_be_hidden()
+    expect(of_theme.page.locator("ul.options")).to_have_count(0)
+    return of_theme
+
+
+@pytest.fixture
+def changed(themed) -> Iterator[Panel]:
+    """It is put back afterwards."""
+    yield themed
+    themed.entry("content").blur()
+    themed.start_over()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_it_fits(themed, theme, width, webui, pictures, method):
-    themed.unfold("more")
-    themed.add_block("content_by_block", "mid", "mid@1")
+def test_it_fits(changed, theme, width, webui, pictures, method):
+    changed.unfold("more")
+    changed.add_block("content_by_block", "mid", "mid@1")
     if method == "np":
-        themed.text("mu_by_block").fill("mid@2,out@hard")
+        changed.text("mu_by_block").fill("mid@2,out@hard")
     else:
-        themed.choose("method", method)
-    expect(themed.part(METHODS[method][-1])).to_be_visible()
-    themed.accordion.screenshot(path=pictures / f"{webui.gradio}-{width}-{theme}-{method}.png")
-    panel = themed.accordion.bounding_box()
+        changed.choose("method", method)
+    expect(changed.part(METHODS[method][-1])).to_be_visible()
+    changed.accordion.screenshot(path=pictures / f"{webui.gradio}-{width}-{theme}-{method}.png")
+    panel = changed.accordion.bounding_box()
     assert panel["x"] >= 0
     assert panel["x"] + panel["width"] <= width
-    boxes = {name: themed.part(name).bounding_box() for name in (*PARTS, *METHODS[method])}
+    boxes = {name: changed.part(name).bounding_box() for name in (*PARTS, *METHODS[method])}
     for name, box in boxes.items():
         assert box["x"] >= panel["x"], name
         assert box["x"] + box["width"] <= panel["x"] + panel["width"], name
@@ -81,10 +103,10 @@ def test_it_fits(themed, theme, width, webui, pictures, method):
     for (name, box), (other, second) in itertools.combinations(boxes.items(), 2):
         assert not _overlap(box, second), (name, other)
     for name in ("role", "role_set"):
-        expect(themed.part(name)).to_be_attached()
-        expect(themed.part(name)).to_be_hidden()
-    assert themed.page.evaluate("document.documentElement.scrollWidth") <= width
-    for option in themed.options("content", "").all():
+        expect(changed.part(name)).to_be_attached()
+        expect(changed.part(name)).to_be_hidden()
+    assert changed.page.evaluate("document.documentElement.scrollWidth") <= width
+    for option in changed.options("content", "").all():
         box = option.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
