@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 
 # Before numpy and torch: the matrices are small, and on busy cores threads wait for each other longer than they work.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -25,6 +27,16 @@ BROWSER = "webui/browser/"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Browser tests take longest, and leave their worker's core to others: they come first."""
     items.sort(key=lambda item: BROWSER not in item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported and collected stays: it need not be looked through for garbage again and again."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 class Scheduling(LoadScopeScheduling):
