@@ -100,6 +100,10 @@ class Comparison:
         return max(self.unet, self.te)
 
 
+SAME = 1e-4
+"""Relative error under which float32 weights hold a reference."""
+
+
 @dataclass(frozen=True)
 class Call:
     """The watched layers after one call of the diffusion model.
@@ -121,14 +125,12 @@ class Call:
     error: float
 
     @classmethod
-    def of(cls, number: int, planned: int, steps: int, found: Mapping[str, tuple[str, float]]) -> Call:
-        """From the nearest reference of each layer, and its error."""
-        labels = {name: label if error < SAME else "?" for name, (label, error) in found.items()}
+    def of(
+        cls, number: int, planned: int, steps: int, found: Mapping[str, tuple[str, float]], same: float = SAME
+    ) -> Call:
+        """From the nearest reference of each layer, and its error, which is less than `same` if they are the same."""
+        labels = {name: label if error < same else "?" for name, (label, error) in found.items()}
         return cls(number, planned, steps, labels, max(error for _, error in found.values()))
-
-
-SAME = 1e-4
-"""Relative error under which float32 weights hold a reference."""
 
 
 def nearest(delta: np.ndarray, references: Mapping[str, Factors]) -> tuple[str, float]:

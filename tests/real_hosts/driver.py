@@ -19,9 +19,9 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ..hosts.driver import Call, Comparison, Driver, Picture
+from ..hosts.driver import SAME, Call, Comparison, Driver, Module, Picture
+from ..reference.matrices import Factors
 from .sd15 import MODULES, NORMS
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,8 @@ HOST_ENVIRONMENT = {
 }
 SETTINGS = {"live_previews_enable": False}
 """Previews take a model that a host would download."""
+SD15 = ("NPLORA_CHECKPOINT", "NPLORA_CHECKPOINT_2")
+"""The environment variables that name checkpoints of Stable Diffusion 1.5."""
 COMMON_FLAGS = ("--skip-prepare-environment", "--skip-install", "--skip-torch-cuda-test", "--api")
 
 
@@ -56,12 +59,15 @@ class HostKind:
 
     variable
         The environment variable that names its folder, which has its interpreter in venv/bin/python.
+    precise
+        The flags for calculation and weights in float32.
     loras
         The kinds of LoRA file that it loads.
     """
 
     variable: str
     flags: tuple[str, ...]
+    precise: tuple[str, ...]
     hires: dict[str, Any]
     loras: tuple[str, ...]
 
@@ -79,31 +85,36 @@ DORA = ("dora", "dora_out")
 KINDS = {
     "a1111": HostKind(
         "NPLORA_A1111_DIR",
-        ("--use-cpu", "all", "--no-half", "--precision", "full", "--no-download-sd-model", "--skip-version-check"),
+        ("--use-cpu", "all", "--no-download-sd-model", "--skip-version-check"),
+        ("--no-half", "--precision", "full"),
         {"hr_upscaler": "Latent"},
         (*ALL, *DORA, "ia3", "oft", "boft"),
     ),
     "forge": HostKind(
         "NPLORA_FORGE_DIR",
-        ("--always-cpu", "--all-in-fp32", "--clip-in-fp32", "--no-download-sd-model"),
+        ("--always-cpu", "--no-download-sd-model"),
+        ("--all-in-fp32", "--clip-in-fp32"),
         {"hr_upscaler": "Latent", "hr_additional_modules": []},
         (*ALL, *DORA),
     ),
     "neo": HostKind(
         "NPLORA_NEO_DIR",
-        ("--cpu", "--force-fp32", "--fp32-text-enc"),
+        ("--cpu",),
+        ("--force-fp32", "--fp32-text-enc"),
         {"hr_upscaler": "None", "hr_additional_modules": []},
         (*ALL, *DORA, "oft", "boft"),
     ),
     "reforge": HostKind(
         "NPLORA_REFORGE_DIR",
-        ("--always-cpu", "--all-in-fp32", "--clip-in-fp32", "--no-download-sd-model"),
+        ("--always-cpu", "--no-download-sd-model"),
+        ("--all-in-fp32", "--clip-in-fp32"),
         {"hr_upscaler": "Latent"},
         (*ALL, *DORA, "oft", "boft"),
     ),
     "classic": HostKind(
         "NPLORA_CLASSIC_DIR",
-        ("--always-cpu", "--all-in-fp32", "--clip-in-fp32", "--no-download-sd-model"),
+        ("--always-cpu", "--no-download-sd-model"),
+        ("--all-in-fp32", "--clip-in-fp32"),
         {"hr_upscaler": "Latent"},
         ALL,
     ),
@@ -119,26 +130,75 @@ def pixels_of(image: Image.Image) -> str:
     return hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How a host is started, and with which model.
+
+    checkpoints
+        The first is loaded; None for those of Stable Diffusion 1.5.
+    modules
+        The layers that LoRAs are made for.
+    precision
+        Flags for the numbers that weights are kept in; None for float32.
+    settings
+        The host's own, besides those of every test.
+    same
+        Relative error under which a layer holds a reference while it is watched.
+    """
+
+    checkpoints: tuple[Path, ...] | None = None
+    modules: tuple[Module, ...] = MODULES
+    precision: tuple[str, ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    same: float = SAME
+    webui: bool = True
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """The weights of a part against float64's, in the numbers of their own format.
+
+    dtype
+        The format's name.
+    error, ideal
+        Worst relative Frobenius error of a layer's update, and what the nearest numbers of the format would give.
+    beyond_half, beyond_whole
+        How far a weight is off at most, less half or all of the distance of two numbers of the format where it is, as a
+        share of its layer's largest. Not above 0 if float64's weights were rounded, to the nearest or at random.
+    mean, spread
+        Average and standard deviation of what the weights are off, in such distances.
+    """
+
+    dtype: str
+    error: float
+    ideal: float
+    beyond_half: float
+    beyond_whole: float
+    mean: float
+    spread: float
+
+
 class RealHost(Driver):
     """A running WebUI, spoken to over its API."""
 
-    modules = MODULES
     norms = NORMS
 
-    def __init__(self, kind: HostKind, checkpoints: list[Path], data: Path, *, webui: bool = True) -> None:
+    def __init__(self, kind: HostKind, checkpoints: tuple[Path, ...], setup: Setup, data: Path) -> None:
         assert kind.folder is not None
         self._kind = kind
         self.kinds = kind.loras
         self.hires_upscaler = kind.hires["hr_upscaler"]
         self._data = data
-        self._checkpoints = checkpoints
+        self._checkpoints = list(checkpoints)
+        self._same = setup.same
+        self.modules = setup.modules
         self.lora_dir = data / "models" / "Lora"
         for folder in ("models/Lora", "models/Stable-diffusion", "extensions"):
             (data / folder).mkdir(parents=True, exist_ok=True)
         self._link(checkpoints[0])
         (data / "extensions" / "sd-webui-nplora").symlink_to(ROOT)
         shutil.copytree(PROBE, data / "extensions" / "sd-webui-nplora-probe")
-        (data / "config.json").write_text(json.dumps(SETTINGS))
+        (data / "config.json").write_text(json.dumps({**SETTINGS, **setup.settings}))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
@@ -151,7 +211,8 @@ class RealHost(Driver):
                 "launch.py",
                 *COMMON_FLAGS,
                 *kind.flags,
-                *(() if webui else ("--nowebui",)),
+                *(kind.precise if setup.precision is None else setup.precision),
+                *(() if setup.webui else ("--nowebui",)),
                 "--port",
                 str(self._port),
                 "--data-dir",
@@ -278,22 +339,42 @@ class RealHost(Driver):
     def seen(self):
         answer = self.call("/nplora-probe/seen")
         assert not answer["problems"], answer["problems"]
-        return [Call.of(**call) for call in answer["calls"]]
+        return [Call.of(**call, same=self._same) for call in answer["calls"]]
 
     def set_option(self, name, value):
         self.call("/sdapi/v1/options", {name: value})
 
     def compare(self, reference):
+        found = self._against(reference, "compare")
+        return Comparison(found["unet"], found["te"], found["outside"])
+
+    def rounding(self, reference: Mapping[str, Factors]) -> dict[str, Rounding]:
+        """Part (`unet`, and `te` or `te1` and `te2`) -> its weights against float64's; no other may have changed."""
+        found = self._against(reference, "rounding")
+        assert found["outside"] == 0
+        return {name: Rounding(**part) for name, part in found["parts"].items()}
+
+    def _against(self, reference: Mapping[str, Factors], route: str) -> dict[str, Any]:
         path = self._data / "reference.safetensors"
         tensors = {}
         for name, (up, down) in reference.items():
             tensors[f"{name}.up"] = torch.from_numpy(np.ascontiguousarray(up))
             tensors[f"{name}.down"] = torch.from_numpy(np.ascontiguousarray(down))
         save_file(tensors, path)
-        found = self.call("/nplora-probe/compare", {"reference": str(path)})
+        found = self.call(f"/nplora-probe/{route}", {"reference": str(path)})
         assert found["layers"] == len(reference)
         print(found)
-        return Comparison(found["unet"], found["te"], found["outside"])
+        return found
+
+    @contextmanager
+    def peak(self) -> Iterator[list[float]]:
+        """Within it, a list that has the most memory that the host held, in GiB, when it ends."""
+        process = Path(f"/proc/{self._process.pid}")
+        found: list[float] = []
+        (process / "clear_refs").write_text("5")
+        yield found
+        (line,) = (line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM"))
+        found.append(int(line.split()[1]) / 2**20)
 
     def delta(self, name, kind="weight"):
         path = self._data / "delta.safetensors"
@@ -319,13 +400,13 @@ class RealHost(Driver):
 
 
 @contextmanager
-def running(name: str, data: Path, *, webui: bool = True) -> Iterator[RealHost]:
+def running(name: str, data: Path, setup: Setup | None = None) -> Iterator[RealHost]:
     """The host for as long as it is needed; skips the test where there is none."""
-    kind = KINDS[name]
-    checkpoints = [Path(os.environ[x]) for x in ("NPLORA_CHECKPOINT", "NPLORA_CHECKPOINT_2") if x in os.environ]
-    if kind.folder is None or len(checkpoints) < 2:
-        pytest.skip(f"{kind.variable}, NPLORA_CHECKPOINT and NPLORA_CHECKPOINT_2 are not set: no real {name} here")
-    host = RealHost(kind, checkpoints, data, webui=webui)
+    kind, setup = KINDS[name], setup or Setup()
+    checkpoints = setup.checkpoints or tuple(Path(os.environ[x]) for x in SD15 if x in os.environ)
+    if kind.folder is None or not checkpoints:
+        pytest.skip(f"{', '.join((kind.variable, *SD15))} are not set: no real {name} here")
+    host = RealHost(kind, checkpoints, setup, data)
     try:
         yield host
     finally:

@@ -6,7 +6,7 @@ import pytest
 
 from ..hosts.contract import HostContract, Loras
 from ..reference.kohya import fused
-from .driver import KINDS, running
+from .driver import KINDS, Setup, running
 
 
 @pytest.fixture(scope="class")
@@ -22,7 +22,7 @@ class TestRealHosts(HostContract):
 
 @pytest.mark.parametrize("name", list(KINDS))
 def test_the_api_without_the_ui(name, tmp_path):
-    with running(name, tmp_path, webui=False) as host:
+    with running(name, tmp_path, Setup(webui=False)) as host:
         loras = Loras(host)
         host.generate("a cat <nplora:dog:vangogh:0.5>")
         assert host.compare(fused(loras.dog, loras.vangogh, 0.5)).worst < 1e-4
@@ -36,7 +36,7 @@ def test_bad_files_by_the_tag(name, bad_files, tmp_path):
         for i, file in enumerate(bad_files.files)
         if file.fits_a_tag and (file.path.suffix in (".pt", ".ckpt") or i % 20 == 0)
     ]
-    with running(name, tmp_path, webui=False) as host:
+    with running(name, tmp_path, Setup(webui=False)) as host:
         files = bad_files.linked(chosen, host.lora_dir)
         Loras(host)
         plain = host.generate("a cat").pixels

@@ -11,7 +11,9 @@ import gradio as gr
 import numpy as np
 import torch
 from fastapi import Body
-from modules import processing, script_callbacks, scripts, sd_models, shared
+from modules import processing, script_callbacks, scripts, shared
+from nplora_probe_rounding import measure
+from nplora_probe_weights import Originals, keys_of, model, parameters, used, weights
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -59,65 +61,17 @@ class Probe(scripts.Script):
             inner_pixels.append(hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest())
 
 
-def model():
-    return sd_models.model_data.sd_model
-
-
-def weights():
-    """{key in the checkpoint: weight}, for the parts that LoRAs change."""
-    sd_model = model()
-    if hasattr(sd_model, "forge_objects_original"):
-        objects = sd_model.forge_objects_original
-        found = {f"model.{key}": weight for key, weight in objects.unet.model.named_parameters()}
-        for key, weight in objects.clip.cond_stage_model.named_parameters():
-            found[key.replace("clip_l.", "cond_stage_model.", 1)] = weight
-        return found
-    return {key.replace("wrapped.", ""): weight for key, weight in sd_model.named_parameters()}
-
-
-def checkpoint_key(name):
-    """Where the host itself takes a module of a LoRA file to be."""
-    sd_model = model()
-    if hasattr(sd_model, "forge_objects_original"):
-        lora = sys.modules.get("backend.patcher.lora") or sys.modules["ldm_patched.modules.lora"]
-        objects = sd_model.forge_objects_original
-        key = lora.model_lora_keys_unet(objects.unet.model, {}).get(name)
-        if key:
-            return f"model.{key}"
-        key = lora.model_lora_keys_clip(objects.clip.cond_stage_model, {})[name]
-        return key.replace("clip_l.", "cond_stage_model.", 1)
-    layer = sys.modules["networks"].convert_diffusers_name_to_compvis(name, False)
-    for key in weights():
-        path = key.removeprefix("model.").removeprefix("cond_stage_model.")
-        if path.endswith(".weight") and path.removesuffix(".weight").replace(".", "_") == layer:
-            return key
-    raise KeyError(name)
-
-
-_keys: dict[str, str] = {}
-
-
-def keys_of(names):
-    for name in names:
-        if name not in _keys:
-            _keys[name] = checkpoint_key(name)
-    return {_keys[name]: name for name in names}
-
-
-def originals():
-    return safe_open(model().sd_checkpoint_info.filename, "pt")
-
-
 def compare(reference: str = Body(embed=True)):
     worst = {"unet": 0.0, "te": 0.0}
     outside = 0.0
-    with safe_open(reference, "pt") as expected, originals() as checkpoint, torch.no_grad():
+    originals = Originals()
+    with safe_open(reference, "pt") as expected, torch.no_grad():
         names = keys_of({key.rpartition(".")[0] for key in expected.keys()})  # noqa: SIM118
-        known = set(checkpoint.keys())
         for key, weight in weights().items():
-            if key not in known or key.startswith("first_stage_model."):
+            original = originals.get(key, weight)
+            if original is None:
                 continue
-            delta = weight.detach().cpu().float() - checkpoint.get_tensor(key).float()
+            delta = weight.detach().cpu().float() - original.float()
             if key in names:
                 name = names[key]
                 update = expected.get_tensor(f"{name}.up") @ expected.get_tensor(f"{name}.down")
@@ -129,17 +83,23 @@ def compare(reference: str = Body(embed=True)):
     return {**worst, "outside": outside, "layers": len(names)}
 
 
+def rounding(reference: str = Body(embed=True)):
+    with safe_open(reference, "pt") as expected, torch.no_grad():
+        return measure(expected)
+
+
 def delta(name: str = Body(embed=True), kind: str = Body(embed=True), out: str = Body(embed=True)):
     key = next(iter(keys_of([name]))).removesuffix("weight") + kind
-    with originals() as checkpoint, torch.no_grad():
-        found = weights()[key].detach().cpu().float() - checkpoint.get_tensor(key).float()
+    with torch.no_grad():
+        weight = weights()[key].detach().cpu()
+        found = weight.float() - Originals().get(key, weight).float()
     save_file({"delta": found.reshape(found.shape[0], -1).contiguous()}, out)
 
 
 def fingerprint():
     digest = hashlib.blake2b()
     for _, weight in sorted(weights().items()):
-        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(weight.detach().cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -187,11 +147,12 @@ class Watch:
     def _found(self):
         """Layer -> (label of the reference that its weight is nearest to, relative error)."""
         found = {}
-        current = weights()
-        with originals() as checkpoint, torch.no_grad(), torch.autocast("cpu", enabled=False):
+        current, originals = parameters(), Originals()
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             for key, name in keys_of(self.updates).items():
-                delta = current[key].detach().cpu().float() - checkpoint.get_tensor(key).float()
-                delta = delta.flatten(1)
+                layer, parameter = current[key]
+                original = originals.get(key, getattr(layer, parameter))
+                delta = (used(layer, parameter).float() - original.float()).flatten(1)
                 errors = {
                     label: float((delta - up @ down).norm() / self.scales[name])
                     for label, (up, down) in self.updates[name].items()
@@ -271,7 +232,7 @@ def start(demo, app):
         adapter = sys.modules.get(f"lib_nplora.hosts.{module_name}.model")
         if adapter:
             counting(getattr(adapter, class_name), "load", "loads")
-    for route in (compare, delta, fingerprint, watch, stop, seen, state, reset):
+    for route in (compare, rounding, delta, fingerprint, watch, stop, seen, state, reset):
         app.add_api_route(f"/nplora-probe/{route.__name__}", route, methods=["POST"])
 
 

@@ -1,0 +1,71 @@
+"""How far weights are from float64's, in the numbers of their own format."""
+
+from __future__ import annotations
+
+import torch
+from nplora_probe_weights import Originals, keys_of, parameters, used
+
+
+def spacing(values, dtype):
+    """The distance of a format's numbers where each value is."""
+    numbers = torch.finfo(dtype)
+    _, exponents = torch.frexp(values)
+    eps = torch.tensor(numbers.eps, dtype=torch.float64)
+    return torch.ldexp(eps, exponents - 1).clamp(min=numbers.smallest_normal * numbers.eps)
+
+
+class Part:
+    """Sums over the layers of a part."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        self.error = self.ideal = self.beyond_half = self.beyond_whole = 0.0
+        self.count = self.total = self.squares = 0.0
+
+    def take(self, weight, original, update):
+        """Measure a layer, float64 but for the weight."""
+        exact = original + update
+        unit = spacing(exact, self.dtype)
+        off = weight.double().flatten(1) - exact
+        largest, norm = exact.abs().max(), update.norm()
+        self.error = max(self.error, float(off.norm() / norm))
+        self.ideal = max(self.ideal, float((exact.to(self.dtype).double() - exact).norm() / norm))
+        self.beyond_half = max(self.beyond_half, float(((off.abs() - unit / 2) / largest).max()))
+        self.beyond_whole = max(self.beyond_whole, float(((off.abs() - unit) / largest).max()))
+        in_units = off / unit
+        self.count += off.numel()
+        self.total += float(in_units.sum())
+        self.squares += float(in_units.square().sum())
+
+    def measured(self):
+        """See Rounding."""
+        mean = self.total / self.count
+        return {
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "error": self.error,
+            "ideal": self.ideal,
+            "beyond_half": self.beyond_half,
+            "beyond_whole": self.beyond_whole,
+            "mean": mean,
+            "spread": (self.squares / self.count - mean**2) ** 0.5,
+        }
+
+
+def measure(expected):
+    """{part: what it measures}, and how many weights that the reference does not name are not the checkpoint's."""
+    parts, outside = {}, 0
+    originals = Originals()
+    names = keys_of({key.rpartition(".")[0] for key in expected.keys()})  # noqa: SIM118
+    for key, (layer, parameter) in parameters().items():
+        weight = used(layer, parameter)
+        original = originals.get(key, getattr(layer, parameter))
+        if original is None:
+            continue
+        if key in names:
+            name = names[key]
+            update = expected.get_tensor(f"{name}.up") @ expected.get_tensor(f"{name}.down")
+            part = parts.setdefault(name.split("_")[1], Part(weight.dtype))
+            part.take(weight, original.double().flatten(1), update)
+        else:
+            outside += int((weight.double() != original.double()).sum())
+    return {"parts": {name: part.measured() for name, part in parts.items()}, "outside": outside, "layers": len(names)}

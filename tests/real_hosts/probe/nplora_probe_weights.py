@@ -1,0 +1,118 @@
+"""The weights of a running host beside its checkpoint's, by the keys of the checkpoint."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import torch
+from modules import sd_models
+from safetensors import safe_open
+
+
+def model():
+    return sd_models.model_data.sd_model
+
+
+def parts():
+    """{prefix of its keys: module}, for the parts that LoRAs change."""
+    sd_model = model()
+    if hasattr(sd_model, "forge_objects_original"):
+        objects = sd_model.forge_objects_original
+        return {"model.": objects.unet.model, "": objects.clip.cond_stage_model}
+    return {"": sd_model}
+
+
+def in_checkpoint(key):
+    """The name in the checkpoint of what the host calls so; OpenCLIP's own names are Originals' business."""
+    if key.startswith("clip_l.") and hasattr(parts()[""], "clip_g"):
+        return key.replace("clip_l.", "conditioner.embedders.0.", 1)
+    if key.startswith("clip_g."):
+        return key.replace("clip_g.", "conditioner.embedders.1.model.", 1)
+    return key.replace("clip_l.", "cond_stage_model.", 1).replace("wrapped.", "")
+
+
+def parameters():
+    """{key in the checkpoint: (layer, the parameter's name in it)}, for the parts that LoRAs change."""
+    return {
+        in_checkpoint(f"{prefix}{path}.{name}"): (layer, name)
+        for prefix, part in parts().items()
+        for path, layer in part.named_modules()
+        for name, _ in layer.named_parameters(recurse=False)
+    }
+
+
+def used(layer, name):
+    """What a layer calculates with, also where LoRAs are applied at each forward."""
+    operations = sys.modules.get("backend.operations")
+    patched = ("forge_online_loras", "weight_function", "bias_function")
+    if operations and any(getattr(layer, where, None) for where in patched):
+        return operations.weights_manual_cast(layer, torch.zeros(1))[name == "bias"].detach().cpu()
+    return getattr(layer, name).detach().cpu()
+
+
+def weights():
+    """{key in the checkpoint: weight}, for the parts that LoRAs change."""
+    return {key: getattr(layer, name) for key, (layer, name) in parameters().items()}
+
+
+def checkpoint_key(name):
+    """Where the host itself takes a module of a LoRA file to be."""
+    sd_model = model()
+    if hasattr(sd_model, "forge_objects_original"):
+        lora = sys.modules.get("backend.patcher.lora") or sys.modules["ldm_patched.modules.lora"]
+        objects = sd_model.forge_objects_original
+        key = lora.model_lora_keys_unet(objects.unet.model, {}).get(name)
+        if key:
+            return f"model.{key}"
+        return in_checkpoint(lora.model_lora_keys_clip(objects.clip.cond_stage_model, {})[name])
+    layer = sys.modules["networks"].convert_diffusers_name_to_compvis(name, False)
+    for key in weights():
+        path = key.removeprefix("model.").removeprefix("cond_stage_model.")
+        if path.endswith(".weight") and path.removesuffix(".weight").replace(".", "_") == layer:
+            return key
+    raise KeyError(name)
+
+
+_keys: dict[str, str] = {}
+
+
+def keys_of(names):
+    for name in names:
+        if name not in _keys:
+            _keys[name] = checkpoint_key(name)
+    return {_keys[name]: name for name in names}
+
+
+OPEN_CLIP = {
+    "transformer.text_model.encoder.layers": "transformer.resblocks",
+    "transformer.text_model.embeddings.token_embedding": "token_embedding",
+    "transformer.text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "transformer.text_model.final_layer_norm": "ln_final",
+    "self_attn.out_proj": "attn.out_proj",
+    "layer_norm": "ln_",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+"""Names of SDXL's second text encoder in hosts, and in its checkpoint."""
+
+
+class Originals:
+    """The checkpoint's weights, as a host holds them that stores them in its own format."""
+
+    def __init__(self):
+        self._file = safe_open(model().sd_checkpoint_info.filename, "pt")
+        self._names = set(self._file.keys())
+
+    def get(self, key, like):
+        """A weight in the format of `like`; None of the autoencoder, and where the host has a name of its own."""
+        third = None
+        if key.startswith("conditioner.embedders.1."):
+            for ours, theirs in OPEN_CLIP.items():
+                key = key.replace(ours, theirs)
+            if found := re.search(r"self_attn\.([qkv])_proj\.", key):
+                key, third = key.replace(found[0], "attn.in_proj_"), "qkv".index(found[1])
+        if key not in self._names or key.startswith("first_stage_model."):
+            return None
+        tensor = self._file.get_tensor(key)
+        return (tensor if third is None else tensor.chunk(3)[third]).to(like.dtype)
