@@ -227,7 +227,7 @@ class RealHost(Driver):
         self._wait()
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while "Startup time" not in self.log():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()

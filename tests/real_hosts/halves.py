@@ -18,7 +18,7 @@ from ..reference.kohya import fused, winners
 from ..reference.matrices import Factors
 from .driver import RealHost, Rounding
 
-ARITHMETIC = 1e-5
+ARITHMETIC = 1e-6
 """What float32 may add to the rounding, as a share of a layer's largest weight."""
 
 SAME = 0.2
@@ -28,9 +28,10 @@ SAME = 0.2
 class Pair:
     """Two LoRAs of all layers that win some of them at each step by K-LoRA."""
 
-    def __init__(self, host: RealHost) -> None:
-        self.knight = write_lora(host.lora_dir / "knight.safetensors", host.modules, seed=40, rank=8, gains=GAINS)
-        self.ink = write_lora(host.lora_dir / "ink.safetensors", host.modules, seed=41, rank=6, alpha=4)
+    def __init__(self, host: RealHost, knight: str = "knight", ink: str = "ink", seed: int = 40) -> None:
+        content, style = (host.lora_dir / f"{name}.safetensors" for name in (knight, ink))
+        self.knight = write_lora(content, host.modules, seed=seed, rank=8, gains=GAINS)
+        self.ink = write_lora(style, host.modules, seed=seed + 1, rank=6, alpha=4)
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,6 @@ class Halves:
     @pytest.fixture(scope="class")
     def pair(self, host) -> Pair:
         return Pair(host)
-
-    def test_two_ordinary_tags(self, host, pair, form, size):
-        """The host's own merge is what the rounding is told from."""
-        host.generate("a cat <lora:knight:1><lora:ink:1>", steps=1, size=size)
-        form.check(host.rounding(fused(pair.knight, pair.ink, 0)))
 
     @pytest.mark.parametrize(
         ("values", "options"),
@@ -113,8 +109,9 @@ class Halves:
         nothing: dict[str, Factors] = {}
         assert host.rounding(nothing) == {}
         for tag in ("<nplora:knight:ink:hard>", "<nplora:knight:ink:method=klora>"):
-            fusion = host.generate(f"a cat {tag}", steps=3, size=size)
+            fusion = host.generate(f"a cat {tag}", steps=1, size=size)
             assert fusion.comments == ()
-            again = host.generate("a cat", steps=1, size=size)
-            assert again.pixels == plain.pixels
-            assert host.fingerprint() == before
+            assert fusion.pixels != plain.pixels
+        assert host.fingerprint() != before
+        assert host.generate("a cat", steps=1, size=size).pixels == plain.pixels
+        assert host.fingerprint() == before

@@ -68,7 +68,8 @@ def size() -> int:
 
 @pytest.fixture(scope="class")
 def host(case, tmp_path_factory):
-    setup = Setup(precision=case.flags, settings=case.settings, same=SAME)
+    """With its page where settings count: Forge and Neo read this one when they make it."""
+    setup = Setup(precision=case.flags, settings=case.settings, same=SAME, webui=bool(case.settings))
     with running(case.host, tmp_path_factory.mktemp(case.host), setup) as running_host:
         yield running_host
 
