@@ -21,7 +21,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ HOST_ENVIRONMENT = {
     "OMP_NUM_THREADS": str(os.cpu_count()),
 }
 SETTINGS = {"live_previews_enable": False}
-"""Previews take a model that a host would download."""
+"""Previews take a model that a host would download. Set in the running host: Neo takes a file of settings for old."""
 SD15 = ("NPLORA_CHECKPOINT", "NPLORA_CHECKPOINT_2")
 """The environment variables that name checkpoints of Stable Diffusion 1.5."""
 COMMON_FLAGS = ("--skip-prepare-environment", "--skip-install", "--skip-torch-cuda-test", "--api")
@@ -140,8 +140,6 @@ class Setup:
         The layers that LoRAs are made for.
     precision
         Flags for the numbers that weights are kept in; None for float32.
-    settings
-        The host's own, besides those of every test.
     same
         Relative error under which a layer holds a reference while it is watched.
     """
@@ -149,7 +147,6 @@ class Setup:
     checkpoints: tuple[Path, ...] | None = None
     modules: tuple[Module, ...] = MODULES
     precision: tuple[str, ...] | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
     same: float = SAME
     webui: bool = True
 
@@ -198,7 +195,6 @@ class RealHost(Driver):
         self._link(checkpoints[0])
         (data / "extensions" / "sd-webui-nplora").symlink_to(ROOT)
         shutil.copytree(PROBE, data / "extensions" / "sd-webui-nplora-probe")
-        (data / "config.json").write_text(json.dumps({**SETTINGS, **setup.settings}))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
@@ -225,6 +221,7 @@ class RealHost(Driver):
             env={**os.environ, **HOST_ENVIRONMENT},
         )
         self._wait()
+        self.call("/sdapi/v1/options", SETTINGS)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 600
@@ -291,6 +288,7 @@ class RealHost(Driver):
         state = self.call("/nplora-probe/state")
         images = [Image.open(io.BytesIO(base64.b64decode(image))) for image in answer["images"]]
         pictures = images[-job.batch_size * job.n_iter :]
+        assert any(low < high for low, high in pictures[0].convert("RGB").getextrema()), "a picture of one colour"
         pixels = tuple(map(pixels_of, pictures))
         params = json.loads(answer["info"])["extra_generation_params"]
         infotext = pictures[0].info["parameters"]
@@ -343,6 +341,11 @@ class RealHost(Driver):
 
     def set_option(self, name, value):
         self.call("/sdapi/v1/options", {name: value})
+
+    def load_models(self, settings: Mapping[str, Any]) -> None:
+        """Have Forge or Neo load models by these settings, as its page does."""
+        self.call("/sdapi/v1/options", dict(settings))
+        self.call("/nplora-probe/settle")
 
     def compare(self, reference):
         found = self._against(reference, "compare")

@@ -29,9 +29,10 @@ class Pair:
     """Two LoRAs of all layers that win some of them at each step by K-LoRA."""
 
     def __init__(self, host: RealHost, knight: str = "knight", ink: str = "ink", seed: int = 40) -> None:
-        content, style = (host.lora_dir / f"{name}.safetensors" for name in (knight, ink))
-        self.knight = write_lora(content, host.modules, seed=seed, rank=8, gains=GAINS)
-        self.ink = write_lora(style, host.modules, seed=seed + 1, rank=6, alpha=4)
+        self.knight, self.ink = (host.lora_dir / f"{name}.safetensors" for name in (knight, ink))
+        if not self.ink.exists():
+            write_lora(self.knight, host.modules, seed=seed, rank=8, gains=GAINS)
+            write_lora(self.ink, host.modules, seed=seed + 1, rank=6, alpha=4)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from .driver import Setup, running
+from .driver import RealHost, Setup, running
 from .halves import SAME, Format, Halves
 
 
@@ -21,34 +23,50 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-FP8 = "float8-e4m3fn"
-ON_THE_FLY = " (fp16 LoRA)"
-"""Ends the names of settings with which Forge and Neo apply LoRAs at each forward, Forge to quantised weights only."""
-
-
-def stored(how: str) -> dict[str, Any]:
-    return {"forge_unet_storage_dtype": how}
-
+AUTOMATIC = {"forge_unet_storage_dtype": "Automatic"}
+FP8 = {"forge_unet_storage_dtype": "float8-e4m3fn"}
+FP8_ON_THE_FLY = {"forge_unet_storage_dtype": "float8-e4m3fn (fp16 LoRA)"}
+ON_THE_FLY = {"forge_unet_storage_dtype": "Automatic (fp16 LoRA)"}
+"""With such settings Neo applies LoRAs at each forward. Forge has this one, too, and heeds it for quantised weights."""
 
 FLOAT8, BF16, FP16, FP32 = "float8_e4m3fn", "bfloat16", "float16", "float32"
-NEO_BF16 = ("--bf16-unet", "--bf16-text-enc")
-NEO_FP16 = ("--fp16-unet", "--fp16-text-enc")
+FORGE_BF16, FORGE_FP16 = ("--unet-in-bf16", "--clip-in-fp16"), ("--unet-in-fp16", "--clip-in-fp16")
+NEO_BF16, NEO_FP16 = ("--bf16-unet", "--bf16-text-enc"), ("--fp16-unet", "--fp16-text-enc")
 CASES = {
-    "forge-bf16": Case("forge", ("--unet-in-bf16",), Format(BF16, FP16)),
-    "forge-fp16": Case("forge", ("--unet-in-fp16",), Format(FP16, FP16)),
-    "forge-fp8": Case("forge", (), Format(FLOAT8, FP16), stored(FP8)),
-    "forge-fp8-on-the-fly": Case("forge", (), Format(FP32, FP32), stored(FP8 + ON_THE_FLY)),
+    "forge-bf16": Case("forge", FORGE_BF16, Format(BF16, FP16)),
+    "forge-bf16-as-on-the-fly": Case("forge", FORGE_BF16, Format(BF16, FP16), ON_THE_FLY),
+    "forge-fp8": Case("forge", FORGE_BF16, Format(FLOAT8, FP16), FP8),
+    "forge-fp8-on-the-fly": Case("forge", FORGE_BF16, Format(FP32, FP32), FP8_ON_THE_FLY),
+    "forge-fp16": Case("forge", FORGE_FP16, Format(FP16, FP16)),
     "neo-bf16": Case("neo", NEO_BF16, Format(BF16, BF16)),
+    "neo-bf16-on-the-fly": Case("neo", NEO_BF16, Format(FP32, FP32), ON_THE_FLY),
+    "neo-fp8": Case("neo", NEO_BF16, Format(FLOAT8, BF16, at_random=True), FP8),
+    "neo-fp8-on-the-fly": Case("neo", NEO_BF16, Format(FP32, FP32), FP8_ON_THE_FLY),
     "neo-fp16": Case("neo", NEO_FP16, Format(FP16, FP16)),
-    "neo-bf16-on-the-fly": Case("neo", NEO_BF16, Format(FP32, FP32), stored("Automatic" + ON_THE_FLY)),
-    "neo-fp16-on-the-fly": Case("neo", NEO_FP16, Format(FP32, FP32), stored("Automatic" + ON_THE_FLY)),
-    "neo-fp8": Case("neo", (), Format(FLOAT8, FP16, at_random=True), stored(FP8)),
-    "neo-fp8-on-the-fly": Case("neo", (), Format(FP32, FP32), stored(FP8 + ON_THE_FLY)),
+    "neo-fp16-on-the-fly": Case("neo", NEO_FP16, Format(FP32, FP32), ON_THE_FLY),
     "reforge-bf16": Case("reforge", ("--unet-in-bf16", "--bf16-text-enc"), Format(BF16, BF16)),
-    "reforge-fp16": Case("reforge", ("--unet-in-fp16", "--clip-in-fp16"), Format(FP16, FP16)),
-    "classic-bf16": Case("classic", ("--unet-in-bf16",), Format(BF16, FP16)),
-    "classic-fp16": Case("classic", ("--unet-in-fp16", "--clip-in-fp16"), Format(FP16, FP16)),
+    "reforge-fp16": Case("reforge", FORGE_FP16, Format(FP16, FP16)),
+    "classic-bf16": Case("classic", FORGE_BF16, Format(BF16, FP16)),
+    "classic-fp16": Case("classic", FORGE_FP16, Format(FP16, FP16)),
 }
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory) -> Iterator[Callable[[Case], RealHost]]:
+    """Starts a case's host, unless it is the one that runs with the same flags: one runs at a time."""
+    now: dict[tuple[str, tuple[str, ...]], RealHost] = {}
+    with ExitStack() as stack:
+
+        def start(case: Case) -> RealHost:
+            key = case.host, case.flags
+            if key not in now:
+                stack.close()
+                now.clear()
+                setup = Setup(precision=case.flags, same=SAME, webui=False)
+                now[key] = stack.enter_context(running(case.host, tmp_path_factory.mktemp(case.host), setup))
+            return now[key]
+
+        yield start
 
 
 @pytest.fixture(scope="class")
@@ -67,11 +85,11 @@ def size() -> int:
 
 
 @pytest.fixture(scope="class")
-def host(case, tmp_path_factory):
-    """With its page where settings count: Forge and Neo read this one when they make it."""
-    setup = Setup(precision=case.flags, settings=case.settings, same=SAME, webui=bool(case.settings))
-    with running(case.host, tmp_path_factory.mktemp(case.host), setup) as running_host:
-        yield running_host
+def host(case, started) -> RealHost:
+    host = started(case)
+    if case.host in ("forge", "neo"):
+        host.load_models({**AUTOMATIC, **case.settings})
+    return host
 
 
 @pytest.mark.parametrize("case", list(CASES), indirect=True)

@@ -34,7 +34,8 @@ class Pair:
 
 def top_k_sum(matrix: np.ndarray, k: int) -> float:
     """Eq. 1-4."""
-    return float(np.sort(np.abs(matrix), axis=None)[::-1][:k].sum())
+    smallest_first = np.partition(np.abs(matrix), max(matrix.size - k, 0), axis=None)
+    return float(smallest_first[-k:].sum())
 
 
 def gamma(layers: Mapping[str, Pair]) -> float:

@@ -199,6 +199,11 @@ def seen():
     return {"calls": watcher.calls, "problems": watcher.problems}
 
 
+def settle():
+    """Have Forge or Neo heed settings of how models are loaded, as their page does."""
+    sys.modules["modules_forge.main_entry"].refresh_model_loading_parameters()
+
+
 def state():
     return {"comments": list(comments), "inner": list(inner_pixels), "counts": dict(counts)}
 
@@ -232,7 +237,7 @@ def start(demo, app):
         adapter = sys.modules.get(f"lib_nplora.hosts.{module_name}.model")
         if adapter:
             counting(getattr(adapter, class_name), "load", "loads")
-    for route in (compare, rounding, delta, fingerprint, watch, stop, seen, state, reset):
+    for route in (compare, rounding, delta, fingerprint, watch, stop, seen, settle, state, reset):
         app.add_api_route(f"/nplora-probe/{route.__name__}", route, methods=["POST"])
 
 
