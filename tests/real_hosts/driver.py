@@ -1,8 +1,8 @@
 """A test's hands on a real host, which it starts by itself with a folder of its own for everything.
 
 NPLORA_A1111_DIR, NPLORA_FORGE_DIR, NPLORA_NEO_DIR, NPLORA_REFORGE_DIR, NPLORA_CLASSIC_DIR name the hosts' folders,
-NPLORA_CHECKPOINT a Stable Diffusion 1.5 checkpoint (random weights will do), NPLORA_CHECKPOINT_2 a different one. A
-host needs up to 10 GB of memory.
+NPLORA_CHECKPOINT a Stable Diffusion 1.5 checkpoint (random weights will do: see checkpoint.py), NPLORA_CHECKPOINT_2 a
+different one. A host needs up to 10 GB of memory.
 """
 
 from __future__ import annotations
