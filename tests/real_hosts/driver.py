@@ -159,18 +159,17 @@ class Rounding:
         The format's name.
     error, ideal
         Worst relative Frobenius error of a layer's update, and what the nearest numbers of the format would give.
-    beyond_half, beyond_whole
-        How far a weight is off at most, less half or all of the distance of two numbers of the format where it is, as a
-        share of its layer's largest. Not above 0 if float64's weights were rounded, to the nearest or at random.
+    beyond_half
+        How far a weight is off at most, less half the distance of two numbers of the format where it is, as a share of
+        its layer's largest. Not above 0 if float64's weights were rounded to the nearest numbers.
     mean, spread
-        Average and standard deviation of what the weights are off, in such distances.
+        Average and standard deviation of what the weights are off, in such distances, but for the smallest weights.
     """
 
     dtype: str
     error: float
     ideal: float
     beyond_half: float
-    beyond_whole: float
     mean: float
     spread: float
 

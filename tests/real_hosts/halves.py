@@ -2,11 +2,13 @@
 
 Hosts add in float32, and round once. To the nearest number of the format, that moves a weight w by at most
 eps / 2 * |w|, where eps is the format's (2^-7 in bfloat16, 2^-10 in float16, 2^-3 in float8 e4m3); more exactly by half
-the distance of two numbers where w is. At random, it moves w by less than all of that distance.
+the distance of two numbers where w is. At random, up as often as w is near to the number above: then the mean of what
+it adds is 0, and its standard deviation sqrt(1 / 6) of that distance; the nearest numbers would make that sqrt(1 / 12).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -55,8 +57,8 @@ class Format:
             print(f"{name}: {part}")
             assert part.dtype == (self.unet if name == "unet" else self.te), name
             if self.at_random and name == "unet":
-                assert part.beyond_whole < ARITHMETIC, name
-                assert abs(part.mean) < 1 / 256, name  # as finely as the hosts' random numbers are
+                assert part.spread == pytest.approx(math.sqrt(1 / 6), rel=0.02), name
+                assert abs(part.mean) < 1 / 256, name  # as fine as the host's random numbers are
             else:
                 assert part.beyond_half < ARITHMETIC, name
                 assert part.error < 1.01 * part.ideal + ARITHMETIC, name
@@ -90,7 +92,8 @@ class Halves:
             form.check(found[tags])
         theirs, ours = found.values()
         for part in theirs:
-            assert ours[part].spread == pytest.approx(theirs[part].spread, rel=0.01, abs=0.01), part
+            if ours[part].dtype != "float32":
+                assert ours[part].spread == pytest.approx(theirs[part].spread, rel=0.01), part
             assert ours[part].error == pytest.approx(theirs[part].error, rel=0.01, abs=ARITHMETIC), part
 
     def test_each_layer_is_its_winners_at_each_step(self, host, pair, form, size):
