@@ -55,14 +55,14 @@ def fused(
     for name in {**contents, **styles}:
         weight = te if name.startswith("lora_te") else unet
         if name in contents and name in styles:
-            result[name] = _projected(contents[name], styles[name], mu, c * weight, s * weight, k)
+            result[name] = projected(contents[name], styles[name], mu, c * weight, s * weight, k)
         else:
             (up, down), own = (contents[name], c) if name in contents else (styles[name], s)
             result[name] = own * weight * up, down
     return result
 
 
-def _projected(content: Factors, style: Factors, mu: float, c: float, s: float, k: int | None = None) -> Factors:
+def projected(content: Factors, style: Factors, mu: float, c: float, s: float, k: int | None = None) -> Factors:
     """s dW_s + c dW_c (I - beta V V^T) of one layer."""
     (up_c, down_c), (up_s, down_s) = content, style
     q, r = np.linalg.qr(down_s.T)
@@ -84,7 +84,7 @@ def balanced(content: Path, style: Path, mode: str, mu: float) -> dict[str, Fact
     norms = [(norm(contents[name]), norm(styles[name])) for name in contents]
     result = {}
     for name, (c, s) in zip(contents, balance.of_norms(mode, norms)):
-        result[name] = _projected(contents[name], styles[name], mu, c, s)
+        result[name] = projected(contents[name], styles[name], mu, c, s)
     return result
 
 

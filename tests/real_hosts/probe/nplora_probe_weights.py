@@ -29,6 +29,8 @@ def in_checkpoint(key):
         return key.replace("clip_l.", "conditioner.embedders.0.", 1)
     if key.startswith("clip_g."):
         return key.replace("clip_g.", "conditioner.embedders.1.model.", 1)
+    if key.startswith("qwen3."):
+        return key.replace("qwen3.", "text_encoders.qwen3_4b.transformer.", 1)
     return key.replace("clip_l.", "cond_stage_model.", 1).replace("wrapped.", "")
 
 
