@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from statistics import fmean
 from typing import Any, Protocol
@@ -81,6 +81,8 @@ class Entry:
     """Seeds of the pictures' noises."""
     made_of: str = ""
     """Stands for all that the pictures and the scores depend on besides."""
+    parts: tuple[Entry, ...] = ()
+    """What was drawn at different times, if it was."""
 
     @property
     def pair(self) -> Pair:
@@ -91,8 +93,13 @@ class Entry:
         """The judges' mean."""
         return self.scores[0].mean(self.scores)
 
+    def within(self, noises: Collection[int]) -> Entry | None:
+        """What came of those noises alone, as far as it was drawn apart from others."""
+        there = [part for part in self.parts or (self,) if set(part.noises) <= set(noises)]
+        return _joined(there) if there else None
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "parts"}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any], kind: type[Graded] = Score) -> Entry:
@@ -115,7 +122,8 @@ def _joined(parts: Sequence[Entry]) -> Entry:
         return parts[0]
     counts = [len(part.noises) for part in parts]
     scores = tuple(column[0].mean(column, counts) for column in zip(*(part.scores for part in parts)))
-    return replace(parts[0], scores=scores, noises=tuple(noise for part in parts for noise in part.noises))
+    noises = tuple(noise for part in parts for noise in part.noises)
+    return replace(parts[0], scores=scores, noises=noises, parts=tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -197,11 +205,16 @@ def means(entries: Sequence[Entry], method: str) -> dict[str, Estimate]:
 def difference(
     entries: Sequence[Entry], method: str, other: str, column: str = "harmonic", judge: int | None = None
 ) -> Estimate:
-    """A score of a method, S_harm unless told otherwise, less that of another on the same pairs."""
-    ours, theirs = by_pair(entries, method, judge), by_pair(entries, other, judge)
-    return Estimate.over(
-        {pair: getattr(ours[pair], column) - getattr(theirs[pair], column) for pair in ours if pair in theirs}
-    )
+    """A score of a method, S_harm unless told otherwise, less that of another on the same pairs and noises."""
+    theirs = {entry.pair: entry for entry in entries if entry.method == other}
+    apart = {}
+    for entry in entries:
+        if entry.method == method and entry.pair in theirs:
+            one, another = entry.within(theirs[entry.pair].noises), theirs[entry.pair].within(entry.noises)
+            if one and another and set(one.noises) == set(another.noises):
+                scores = (each.score if judge is None else each.scores[judge] for each in (one, another))
+                apart[entry.pair] = operator.sub(*(getattr(score, column) for score in scores))
+    return Estimate.over(apart)
 
 
 def tuned(entries: Sequence[Entry], weights: Iterable[str], label: str) -> list[Entry]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lab.judge import Judge
-from lab.scores import Entry, Estimate, Score, difference, gathered, judged, means, tuned
+from lab.scores import Entry, Estimate, Score, difference, estimate, gathered, judged, means, tuned
 
 
 def score(harmonic: float) -> Score:
@@ -34,9 +34,9 @@ FOX, ROSE = ("fox", "neon", 0, 0), ("rose", "neon", 0, 0)
 
 
 def test_an_estimate_is_a_mean_with_its_standard_error():
-    estimate = Estimate.over({FOX: 1.0, ROSE: 3.0})
-    assert (estimate.mean, estimate.error, estimate.count) == (2.0, 1.0, 2)
-    assert not estimate.is_sure
+    found = Estimate.over({FOX: 1.0, ROSE: 3.0})
+    assert (found.mean, found.error, found.count) == (2.0, 1.0, 2)
+    assert not found.is_sure
     assert Estimate.over({FOX: 1.0, ROSE: 1.1}).is_sure
     assert math.isnan(Estimate.over({FOX: 1.0}).error)
     assert not Estimate.over({FOX: 1.0}).is_sure
@@ -70,6 +70,18 @@ def test_clusters_of_both_kinds_add_up():
 
 def test_seeds_of_one_pair_have_an_error_of_their_own():
     assert Estimate.over({("fox", "neon", 0, 0): 1.0, ("fox", "neon", 1, 1): 3.0}).error == pytest.approx(1.0)
+
+
+def test_differences_are_of_the_same_noises():
+    """Whatever was drawn later for one of the two alone."""
+    later = replace(entry("fox", "direct", 0.9), noises=(3, 4))
+    drawn = gathered([*ENTRIES, later])
+    assert estimate(drawn, "direct").mean == pytest.approx((0.65 + 0.6) / 2)
+    assert difference(drawn, "NP 2", "direct").mean == pytest.approx(0.15)
+    both = gathered([*ENTRIES, later, replace(entry("fox", "NP 2", 0.8), noises=(3, 4))])
+    assert difference(both, "NP 2", "direct").mean == pytest.approx((0 + 0.2) / 2)
+    elsewhere = [replace(one, noises=(5,)) if one.method == "direct" else one for one in ENTRIES]
+    assert difference(elsewhere, "NP 2", "direct").count == 0
 
 
 def test_differences_are_paired():
