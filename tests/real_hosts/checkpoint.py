@@ -132,8 +132,8 @@ def _vae_block(name: str, inp: int, out: int) -> Layers:
         yield from _layer(f"{name}.nin_shortcut", out, inp, 1)
 
 
-def vae(prefix: str = "first_stage_model.") -> Layers:
-    """The tensors of the autoencoder that both models have."""
+def vae(prefix: str = "first_stage_model.", latent: int = 4) -> Layers:
+    """The tensors of an autoencoder with so many channels between its halves; both models have it with 4."""
     widths = (128, 256, 512, 512)
     yield from _layer(f"{prefix}encoder.conv_in", 128, 3, 3)
     width = 128
@@ -149,8 +149,8 @@ def vae(prefix: str = "first_stage_model.") -> Layers:
             yield from _layer(f"{prefix}{part}.mid.attn_1.{layer}", 512, 512, 1)
         yield from _vae_block(f"{prefix}{part}.mid.block_2", 512, 512)
     yield from _norm(f"{prefix}encoder.norm_out", 512)
-    yield from _layer(f"{prefix}encoder.conv_out", 8, 512, 3)
-    yield from _layer(f"{prefix}decoder.conv_in", 512, 4, 3)
+    yield from _layer(f"{prefix}encoder.conv_out", 2 * latent, 512, 3)
+    yield from _layer(f"{prefix}decoder.conv_in", 512, latent, 3)
     for level, block in product((3, 2, 1, 0), range(3)):
         yield from _vae_block(f"{prefix}decoder.up.{level}.block.{block}", width, widths[level])
         width = widths[level]
@@ -158,8 +158,8 @@ def vae(prefix: str = "first_stage_model.") -> Layers:
             yield from _layer(f"{prefix}decoder.up.{level}.upsample.conv", width, width, 3)
     yield from _norm(f"{prefix}decoder.norm_out", 128)
     yield from _layer(f"{prefix}decoder.conv_out", 3, 128, 3)
-    yield from _layer(f"{prefix}quant_conv", 8, 8, 1)
-    yield from _layer(f"{prefix}post_quant_conv", 4, 4, 1)
+    yield from _layer(f"{prefix}quant_conv", 2 * latent, 2 * latent, 1)
+    yield from _layer(f"{prefix}post_quant_conv", latent, latent, 1)
 
 
 def clip_l(prefix: str) -> Layers:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..files import newer
 from ..reference.matrices import Factors
+from .checkpoint import vae
 
 WIDTH = 3072
 HEAD = 128
@@ -22,7 +23,6 @@ ENCODER_WIDTH = 64
 ENCODER_LAYERS = 28
 """The host takes the hidden states before the 10th, the 19th and the 28th."""
 VOCABULARY = 151936
-VAE_WIDTHS = (128, 256, 512, 512)
 LATENT = 32
 PACKED = 4 * LATENT
 
@@ -60,7 +60,7 @@ def write_checkpoint(path: Path) -> Path:
     tensors = {
         **{f"model.diffusion_model.{name}": tensor for name, tensor in _made(_transformer(), generator)},
         **{f"text_encoders.qwen3_4b.transformer.model.{name}": tensor for name, tensor in _made(_encoder(), generator)},
-        **{f"vae.{name}": tensor for name, tensor in _made(_vae(), generator)},
+        **dict(_made(vae("vae.", LATENT), generator)),
         "vae.bn.running_mean": torch.zeros(PACKED),
         "vae.bn.running_var": torch.ones(PACKED),
         "vae.bn.num_batches_tracked": torch.tensor(0),
@@ -164,50 +164,3 @@ def _encoder() -> Iterator[tuple[str, Shape]]:
         for name in ("input_layernorm", "post_attention_layernorm"):
             yield f"layers.{i}.{name}.weight", (ENCODER_WIDTH,)
     yield "norm.weight", (ENCODER_WIDTH,)
-
-
-def _vae() -> Iterator[tuple[str, Shape]]:
-    narrow, deep = VAE_WIDTHS[0], VAE_WIDTHS[-1]
-    for part, first, last in (
-        ("encoder", (narrow, 3), (2 * LATENT, deep)),
-        ("decoder", (deep, LATENT), (3, narrow)),
-    ):
-        yield from _convolution(f"{part}.conv_in", *first, 3)
-        for block in ("block_1", "block_2"):
-            yield from _residual(f"{part}.mid.{block}", deep, deep)
-        yield from _norm(f"{part}.mid.attn_1.norm", deep)
-        for name in ("q", "k", "v", "proj_out"):
-            yield from _convolution(f"{part}.mid.attn_1.{name}", deep, deep, 1)
-        yield from _norm(f"{part}.norm_out", last[1])
-        yield from _convolution(f"{part}.conv_out", *last, 3)
-    yield from _convolution("quant_conv", 2 * LATENT, 2 * LATENT, 1)
-    yield from _convolution("post_quant_conv", LATENT, LATENT, 1)
-    for i, width in enumerate(VAE_WIDTHS):
-        inside, above = VAE_WIDTHS[max(i - 1, 0)], VAE_WIDTHS[min(i + 1, len(VAE_WIDTHS) - 1)]
-        for j in range(2):
-            yield from _residual(f"encoder.down.{i}.block.{j}", width, width if j else inside)
-        for j in range(3):
-            yield from _residual(f"decoder.up.{i}.block.{j}", width, width if j else above)
-        if i < len(VAE_WIDTHS) - 1:
-            yield from _convolution(f"encoder.down.{i}.downsample.conv", width, width, 3)
-        if i:
-            yield from _convolution(f"decoder.up.{i}.upsample.conv", width, width, 3)
-
-
-def _residual(name: str, out: int, inp: int) -> Iterator[tuple[str, Shape]]:
-    yield from _norm(f"{name}.norm1", inp)
-    yield from _convolution(f"{name}.conv1", out, inp, 3)
-    yield from _norm(f"{name}.norm2", out)
-    yield from _convolution(f"{name}.conv2", out, out, 3)
-    if out != inp:
-        yield from _convolution(f"{name}.nin_shortcut", out, inp, 1)
-
-
-def _convolution(name: str, out: int, inp: int, kernel: int) -> Iterator[tuple[str, Shape]]:
-    yield f"{name}.weight", (out, inp, kernel, kernel)
-    yield f"{name}.bias", (out,)
-
-
-def _norm(name: str, width: int) -> Iterator[tuple[str, Shape]]:
-    yield f"{name}.weight", (width,)
-    yield f"{name}.bias", (width,)
