@@ -89,10 +89,10 @@ def install(session: Session, stops_on_error: Callable[[], bool] = lambda: False
 
 def _with_settings(asked: Asked) -> Asked:
     """With what the method reads of the settings page."""
+    if isinstance(asked.request, RequestError):
+        return asked
     try:
-        return (
-            asked if isinstance(asked.request, RequestError) else replace(asked, request=running.filled(asked.request))
-        )
+        return replace(asked, request=running.filled(asked.request))
     except RequestError as error:
         return replace(asked, request=error)
 
