@@ -1,4 +1,4 @@
-"""SideWeights that a fusion chooses itself, so that neither side drowns the other.
+"""Weights that a fusion chooses itself, so that neither side drowns the other.
 
 With |C| and |S| for the Frobenius norms of the contents' and of the styles' update of a layer, the user's weights left
 aside, a layer that both sides hold is given the weights
@@ -66,7 +66,7 @@ ALL_ENERGIES = Overall("energies of all layers", _summed)
 
 
 def meeting(content: float, style: float) -> SideWeights:
-    """SideWeights that bring squared norms (`content`, `style`) to their geometric mean."""
+    """Weights that bring squared norms (`content`, `style`) to their geometric mean."""
     if not (content and style):
         return EQUAL
     ratio = math.sqrt(content / style)
@@ -74,7 +74,7 @@ def meeting(content: float, style: float) -> SideWeights:
 
 
 def down(content: float, style: float) -> SideWeights:
-    """SideWeights that bring the larger of two squared norms to the smaller."""
+    """Weights that bring the larger of two squared norms to the smaller."""
     if not (content and style):
         return EQUAL
     ratio = math.sqrt(content / style)
