@@ -59,6 +59,26 @@ def panel(page) -> Panel:
     return panel
 
 
+@pytest.fixture(scope="package")
+def kept(browser, webui) -> Iterator[Panel]:
+    """On a page that stays open: to open one takes longer than most tests do."""
+    context = of_a_user(browser, webui)
+    panel = Panel(context.new_page(), "txt2img")
+    webui.open(panel.page)
+    panel.toggle()
+    yield panel
+    context.close()
+
+
+@pytest.fixture
+def paired(kept, webui) -> Iterator[Panel]:
+    """Switched on, a pair chosen, all else as on a new page. For tests that change this panel and its prompt alone."""
+    with no_complaint(kept.page.context, webui):
+        kept.start_over()
+        kept.unfold("more")
+        yield kept
+
+
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     """The folder for screenshots."""

@@ -9,14 +9,13 @@ from .panel import Panel
 TAG = "<nplora:dog:vangogh:0.5>"
 
 
-def test_on_it_adds_its_tag_to_every_prompt(panel):
-    panel.prompt.fill("a cat")
-    panel.choose_pair()
-    made = panel.generate()
+def test_on_it_adds_its_tag_to_every_prompt(paired):
+    paired.prompt.fill("a cat")
+    made = paired.generate()
     assert made["prompts"] == [f"a cat {TAG}"] * 2
     assert f"a cat {TAG}\n" in made["infotext"]
     assert "dog: " in made["infotext"]
-    expect(panel.prompt).to_have_value("a cat")
+    expect(paired.prompt).to_have_value("a cat")
 
 
 def test_to_the_hires_prompt_too(panel):
@@ -46,11 +45,10 @@ def test_its_box_switches_it_off_without_closing_it(panel):
     expect(panel.tag).to_be_visible()
 
 
-def test_the_prompts_own_tag_for_the_pair_wins(panel):
+def test_the_prompts_own_tag_for_the_pair_wins(paired):
     own = "<nplora:dog:vangogh:hard>"
-    panel.choose_pair()
-    panel.prompt.fill(f"a cat {own}")
-    made = panel.generate()
+    paired.prompt.fill(f"a cat {own}")
+    made = paired.generate()
     assert made["prompts"] == [f"a cat {own}"] * 2
     assert any("the prompt's own tag for this pair is used" in comment for comment in made["comments"])
 

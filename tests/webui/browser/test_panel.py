@@ -34,73 +34,65 @@ def test_typing_finds_loras(panel):
     expect(panel.tag).to_have_value(f"<nplora:{ODD}:dog:0.5>")
 
 
-def test_all_loras_are_offered(panel):
-    panel.choose_pair()
-    assert panel.offered("style") == set(NAMES)
-    assert panel.offered("content") == set(NAMES)
+def test_all_loras_are_offered(paired):
+    assert paired.offered("style") == set(NAMES)
+    assert paired.offered("content") == set(NAMES)
 
 
 @pytest.mark.parametrize("key", ["Enter", "Tab"])
-def test_half_a_name_is_never_taken(panel, key):
+def test_half_a_name_is_never_taken(paired, key):
     """It is completed, or refused: that differs between Gradios."""
-    panel.choose_pair()
-    panel.type_text("style", "vangog", key)
-    panel.tick("hard", True)
-    expect(panel.tag).to_have_value(re.compile("^<nplora:dog:vangogh:hard>$|no LoRA called 'vangog'.*'vangogh'"))
+    paired.type_text("style", "vangog", key)
+    paired.tick("hard", True)
+    expect(paired.tag).to_have_value(re.compile("^<nplora:dog:vangogh:hard>$|no LoRA called 'vangog'.*'vangogh'"))
 
 
-def test_mu_by_number(panel):
-    panel.choose_pair()
+def test_mu_by_number(paired):
     for typed, shown in (("2", "2"), ("0.05", "0.05"), ("0", "0"), ("0.123", "0.123")):
-        panel.type_into("mu", typed)
-        expect(panel.tag).to_have_value(f"<nplora:dog:vangogh:{shown}>")
-        position = float(panel.part("mu_position").locator("input[type=range]").input_value())
+        paired.type_into("mu", typed)
+        expect(paired.tag).to_have_value(f"<nplora:dog:vangogh:{shown}>")
+        position = float(paired.part("mu_position").locator("input[type=range]").input_value())
         assert position == pytest.approx((float(typed) / 10) ** (1 / 3), abs=1e-3)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.37, 0.92])
-def test_mu_by_slider(panel, share):
-    panel.choose_pair()
-    position = panel.slide("mu_position", share)
+def test_mu_by_slider(paired, share):
+    position = paired.slide("mu_position", share)
     assert position == pytest.approx(share, abs=0.05)
     mu = float(f"{10 * position**3:.2g}")
-    expect(panel.tag).to_have_value(f"<nplora:dog:vangogh:{format_number(mu)}>")
-    expect(panel.part("mu").locator("input")).to_have_value(format_number(mu))
+    expect(paired.tag).to_have_value(f"<nplora:dog:vangogh:{format_number(mu)}>")
+    expect(paired.part("mu").locator("input")).to_have_value(format_number(mu))
 
 
-def test_hard(panel):
-    panel.choose_pair()
-    panel.type_into("mu", "2")
-    panel.tick("hard", True)
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard>")
-    panel.tick("hard", False)
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2>")
+def test_hard(paired):
+    paired.type_into("mu", "2")
+    paired.tick("hard", True)
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:hard>")
+    paired.tick("hard", False)
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:2>")
 
 
-def test_weights(panel):
-    panel.choose_pair()
-    panel.type_into("content_weight", "0.85")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.85>")
-    panel.type_into("style_weight", "1.1")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.85:s=1.1>")
-    weight = panel.slide("style_weight", 0.25)
-    expect(panel.tag).to_have_value(f"<nplora:dog:vangogh:0.5:c=0.85:s={format_number(weight)}>")
+def test_weights(paired):
+    paired.type_into("content_weight", "0.85")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.85>")
+    paired.type_into("style_weight", "1.1")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.85:s=1.1>")
+    weight = paired.slide("style_weight", 0.25)
+    expect(paired.tag).to_have_value(f"<nplora:dog:vangogh:0.5:c=0.85:s={format_number(weight)}>")
 
 
-def test_k_by_choice_or_own_text(panel):
-    panel.choose_pair()
-    panel.choose("k", "90%")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:k=90%>")
-    panel.type_text("k", "3", "Tab")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:k=3>")
-    panel.type_text("k", "lots", "Tab")
-    expect(panel.tag).to_have_value(re.compile("k=lots"))
+def test_k_by_choice_or_own_text(paired):
+    paired.choose("k", "90%")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5:k=90%>")
+    paired.type_text("k", "3", "Tab")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5:k=3>")
+    paired.type_text("k", "lots", "Tab")
+    expect(paired.tag).to_have_value(re.compile("k=lots"))
 
 
-def test_method(panel):
-    panel.choose_pair()
-    panel.choose("method", "direct")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=direct>")
+def test_method(paired):
+    paired.choose("method", "direct")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:method=direct>")
 
 
 def _offered(panel, *names):
@@ -111,103 +103,95 @@ def _offered(panel, *names):
             expect(panel.part(part)).to_be_visible(visible=name in names)
 
 
-def test_each_method_offers_what_it_reads(panel):
-    panel.choose_pair()
-    _offered(panel, *(one.name for one in methods()["np"].parameters))
-    about = panel.part("about").locator("p")
+def test_each_method_offers_what_it_reads(paired):
+    _offered(paired, *(one.name for one in methods()["np"].parameters))
+    about = paired.part("about").locator("p")
     expect(about).to_have_text(methods()["np"].about)
     for name in ("klora", "dare", "switch", "ties", "direct", "hard", "reverse"):
         method = methods()[name]
-        panel.choose("method", name)
+        paired.choose("method", name)
         mu = ":0.5" if method.parameter("mu") else ""
-        expect(panel.tag).to_have_value(f"<nplora:dog:vangogh{mu}:method={name}>")
+        expect(paired.tag).to_have_value(f"<nplora:dog:vangogh{mu}:method={name}>")
         expect(about).to_have_text(method.about)
-        _offered(panel, *(one.name for one in method.parameters))
+        _offered(paired, *(one.name for one in method.parameters))
 
 
-def test_a_setting_left_empty_shows_the_methods_own(panel):
-    panel.choose_pair()
+def test_a_setting_left_empty_shows_the_methods_own(paired):
     for method, beta in (("klora", "0.5"), ("klora*", "1.3")):
-        panel.choose("method", method)
-        expect(_box(panel, "beta")).to_have_attribute("placeholder", beta)
-        expect(_box(panel, "beta")).to_have_value("")
+        paired.choose("method", method)
+        expect(_box(paired, "beta")).to_have_attribute("placeholder", beta)
+        expect(_box(paired, "beta")).to_have_value("")
 
 
-def test_the_methods_settings(panel):
-    panel.choose_pair()
-    panel.choose("method", "klora")
-    _box(panel, "alpha").fill("2")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=klora:alpha=2>")
-    _box(panel, "beta").fill("0.30")
-    panel.choose("scope", "all")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=klora:alpha=2:beta=0.3:scope=all>")
-    _box(panel, "beta").fill("0,3")
-    expect(panel.tag).to_have_value(re.compile("beta=0,3 is not a number. Write 0.3."))
-    panel.choose("method", "dare")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=dare>")
-    _box(panel, "density").fill("20%")
-    _box(panel, "seed").fill("7")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:method=dare:density=0.2:seed=7>")
-    _box(panel, "seed").fill("-1")
-    expect(panel.tag).to_have_value(re.compile("seed=-1 is not a whole number"))
+def test_the_methods_settings(paired):
+    paired.choose("method", "klora")
+    _box(paired, "alpha").fill("2")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:method=klora:alpha=2>")
+    _box(paired, "beta").fill("0.30")
+    paired.choose("scope", "all")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:method=klora:alpha=2:beta=0.3:scope=all>")
+    _box(paired, "beta").fill("0,3")
+    expect(paired.tag).to_have_value(re.compile("beta=0,3 is not a number. Write 0.3."))
+    paired.choose("method", "dare")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:method=dare>")
+    _box(paired, "density").fill("20%")
+    _box(paired, "seed").fill("7")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:method=dare:density=0.2:seed=7>")
+    _box(paired, "seed").fill("-1")
+    expect(paired.tag).to_have_value(re.compile("seed=-1 is not a whole number"))
 
 
 def _box(panel, name):
     return panel.part(name).locator("input, textarea")
 
 
-def test_without_text_encoder(panel):
-    panel.choose_pair()
-    panel.tick("te", False)
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:te=0>")
+def test_without_text_encoder(paired):
+    paired.tick("te", False)
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5:te=0>")
 
 
-def test_swapped_roles(panel):
-    panel.choose_pair()
-    panel.type_into("content_weight", "0.5")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.5>")
-    panel.press("swap")
-    expect(panel.tag).to_have_value("<nplora:vangogh:dog:0.5:s=0.5>")
-    panel.press("swap")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.5>")
+def test_swapped_roles(paired):
+    paired.type_into("content_weight", "0.5")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.5>")
+    paired.press("swap")
+    expect(paired.tag).to_have_value("<nplora:vangogh:dog:0.5:s=0.5>")
+    paired.press("swap")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5:c=0.5>")
 
 
-def test_the_chooser_writes_a_block_into_its_line_once(panel):
-    panel.choose_pair()
-    _offered_blocks(panel)
-    panel.add_block("mu_by_block", "mid", "mid@0.5")
-    panel.type_into("mu", "2")
-    panel.add_block("mu_by_block", "in4", "mid@0.5,in4@2")
-    panel.add_block("mu_by_block", "mid", "mid@0.5,in4@2")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2,in4@2,mid@0.5>")
-    panel.type_into("style_weight", "0.8")
-    panel.add_block("style_by_block", "in", "in@0.8")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:2,in4@2,mid@0.5:s=0.8,in@0.8>")
+def test_the_chooser_writes_a_block_into_its_line_once(paired):
+    _offered_blocks(paired)
+    paired.add_block("mu_by_block", "mid", "mid@0.5")
+    paired.type_into("mu", "2")
+    paired.add_block("mu_by_block", "in4", "mid@0.5,in4@2")
+    paired.add_block("mu_by_block", "mid", "mid@0.5,in4@2")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:2,in4@2,mid@0.5>")
+    paired.type_into("style_weight", "0.8")
+    paired.add_block("style_by_block", "in", "in@0.8")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:2,in4@2,mid@0.5:s=0.8,in@0.8>")
 
 
-def test_a_line_by_block_is_typed_too(panel):
-    panel.choose_pair()
-    panel.text("mu_by_block").fill("out@hard mid@2")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5,mid@2,out@hard>")
-    panel.tick("hard", True)
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard,mid@2,out@hard>")
+def test_a_line_by_block_is_typed_too(paired):
+    paired.text("mu_by_block").fill("out@hard mid@2")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5,mid@2,out@hard>")
+    paired.tick("hard", True)
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:hard,mid@2,out@hard>")
     for wrong, told in (
         ("middle@2", "no block 'middle'. Did you mean 'mid'? Blocks are te, in, mid, double, single and out"),
         ("mid", "'mid' is no exception by block: write it as block@value, such as mid@2"),
         ("mid@x", "mu=x is not a number"),
     ):
-        panel.text("mu_by_block").fill(wrong)
-        expect(panel.tag).to_have_value(re.compile(re.escape(told)))
+        paired.text("mu_by_block").fill(wrong)
+        expect(paired.tag).to_have_value(re.compile(re.escape(told)))
 
 
-def test_swapped_roles_take_their_lines_along(panel):
-    panel.choose_pair()
-    panel.text("content_by_block").fill("in@0.6")
-    panel.text("style_by_block").fill("out1@0,mid@2")
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:c=1,in@0.6:s=1,mid@2,out1@0>")
-    panel.press("swap")
-    expect(panel.tag).to_have_value("<nplora:vangogh:dog:0.5:c=1,mid@2,out1@0:s=1,in@0.6>")
-    expect(panel.text("content_by_block")).to_have_value("out1@0,mid@2")
+def test_swapped_roles_take_their_lines_along(paired):
+    paired.text("content_by_block").fill("in@0.6")
+    paired.text("style_by_block").fill("out1@0,mid@2")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5:c=1,in@0.6:s=1,mid@2,out1@0>")
+    paired.press("swap")
+    expect(paired.tag).to_have_value("<nplora:vangogh:dog:0.5:c=1,mid@2,out1@0:s=1,in@0.6>")
+    expect(paired.text("content_by_block")).to_have_value("out1@0,mid@2")
 
 
 def test_a_lora_that_is_added_is_there_after_refresh(panel, webui):
@@ -226,15 +210,14 @@ def test_a_new_page_works_after_refresh(panel, webui):
     expect(panel.tag).to_have_value("<nplora:dog:vangogh:2>")
 
 
-def test_changes_in_quick_succession_all_arrive(panel):
-    panel.choose_pair()
-    box = panel.part("te").locator("input")
+def test_changes_in_quick_succession_all_arrive(paired):
+    box = paired.part("te").locator("input")
     for _ in range(7):
         box.click()
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:0.5:te=0>")
-    panel.press("swap")
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:0.5:te=0>")
+    paired.press("swap")
     box.click()
-    expect(panel.tag).to_have_value("<nplora:vangogh:dog:0.5>")
+    expect(paired.tag).to_have_value("<nplora:vangogh:dog:0.5>")
 
 
 def test_an_answer_that_comes_late_does_not_stay(panel):

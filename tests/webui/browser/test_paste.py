@@ -46,53 +46,50 @@ def test_what_the_panel_made_it_gets_back(panel, webui):
     assert fresh.generate()["prompts"] == made["prompts"]
 
 
-def test_hard_comes_back(panel, webui):
-    panel.choose_pair()
-    panel.tick("hard", True)
-    expect(panel.tag).to_have_value("<nplora:dog:vangogh:hard>")
-    made = panel.generate()
-    fresh = _another_page(panel, webui)
-    fresh.paste(made["infotext"])
-    expect(fresh.part("hard").locator("input")).to_be_checked()
-    expect(fresh.tag).to_have_value("<nplora:dog:vangogh:hard>")
+def test_hard_comes_back(paired):
+    paired.tick("hard", True)
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:hard>")
+    made = paired.generate()
+    paired.start_over()
+    paired.paste(made["infotext"])
+    expect(paired.part("hard").locator("input")).to_be_checked()
+    expect(paired.tag).to_have_value("<nplora:dog:vangogh:hard>")
 
 
-def test_the_lines_by_block_come_back(panel, webui):
-    panel.choose_pair()
-    panel.add_block("mu_by_block", "mid", "mid@0.5")
-    panel.text("content_by_block").fill("in@0.6,out1@0")
+def test_the_lines_by_block_come_back(paired):
+    paired.add_block("mu_by_block", "mid", "mid@0.5")
+    paired.text("content_by_block").fill("in@0.6,out1@0")
     tag = "<nplora:dog:vangogh:0.5,mid@0.5:c=1,in@0.6,out1@0>"
-    expect(panel.tag).to_have_value(tag)
-    made = panel.generate()
+    expect(paired.tag).to_have_value(tag)
+    made = paired.generate()
     assert made["prompts"] == [tag] * 2
-    fresh = _another_page(panel, webui)
-    fresh.paste(made["infotext"])
-    expect(fresh.tag).to_have_value(tag)
+    paired.start_over()
+    paired.paste(made["infotext"])
+    expect(paired.tag).to_have_value(tag)
     for name, value in (("mu_by_block", "mid@0.5"), ("content_by_block", "in@0.6,out1@0"), ("style_by_block", "")):
-        expect(fresh.text(name)).to_have_value(value)
+        expect(paired.text(name)).to_have_value(value)
 
 
-def test_the_methods_settings_come_back(panel, webui):
-    panel.choose_pair()
-    panel.choose("method", "klora")
-    panel.part("alpha").locator("input, textarea").fill("2")
-    panel.choose("scope", "all")
+def test_the_methods_settings_come_back(paired):
+    paired.choose("method", "klora")
+    paired.part("alpha").locator("input, textarea").fill("2")
+    paired.choose("scope", "all")
     tag = "<nplora:dog:vangogh:method=klora:alpha=2:scope=all>"
-    expect(panel.tag).to_have_value(tag)
-    made = panel.generate()
-    fresh = _another_page(panel, webui)
-    fresh.paste(made["infotext"])
-    expect(fresh.tag).to_have_value(tag)
+    expect(paired.tag).to_have_value(tag)
+    made = paired.generate()
+    paired.start_over()
+    paired.paste(made["infotext"])
+    expect(paired.tag).to_have_value(tag)
     for name, value in (("alpha", "2"), ("beta", ""), ("scope", "all")):
-        expect(fresh.part(name)).to_be_visible()
-        expect(fresh.part(name).locator("input, textarea")).to_have_value(value)
-    expect(fresh.part("density")).to_be_hidden()
+        expect(paired.part(name)).to_be_visible()
+        expect(paired.part(name).locator("input, textarea")).to_have_value(value)
+    expect(paired.part("density")).to_be_hidden()
 
 
-def test_a_pasted_method_that_is_not_there_is_named(panel):
-    panel.paste("a cat <nplora:dog:vangogh:2:method=klorra>\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512")
-    expect(panel.tag).to_have_value(re.compile("no method 'klorra'. Did you mean 'klora'?"))
-    expect(panel.part("about").locator("p")).to_have_text("there is no such method")
+def test_a_pasted_method_that_is_not_there_is_named(paired):
+    paired.paste("a cat <nplora:dog:vangogh:2:method=klorra>\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512")
+    expect(paired.tag).to_have_value(re.compile("no method 'klorra'. Did you mean 'klora'?"))
+    expect(paired.part("about").locator("p")).to_have_text("there is no such method")
 
 
 def test_a_typed_tag_stays_in_the_prompt_with_the_panel_off(page):
@@ -103,12 +100,11 @@ def test_a_typed_tag_stays_in_the_prompt_with_the_panel_off(page):
     expect(panel.tag).to_have_value("<nplora:dog:vangogh:2>")
 
 
-def test_a_picture_without_us_switches_the_panel_off(panel):
-    panel.choose_pair()
-    panel.paste("a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512")
-    expect(panel.prompt).to_have_value("a cat")
-    expect(panel.switch).not_to_be_checked()
-    assert panel.generate()["prompts"] == ["a cat"] * 2
+def test_a_picture_without_us_switches_the_panel_off(paired):
+    paired.paste("a cat\nSteps: 20, Sampler: Euler, Seed: 1, Size: 512x512")
+    expect(paired.prompt).to_have_value("a cat")
+    expect(paired.switch).not_to_be_checked()
+    assert paired.generate()["prompts"] == ["a cat"] * 2
 
 
 def test_a_lora_that_was_renamed_is_found(panel, webui):
