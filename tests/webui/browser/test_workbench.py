@@ -50,19 +50,18 @@ def test_a_pair_is_told_in_one_large_sentence_then_more_then_drawn(panel, webui)
     picture(panel, "inspect_fold", f"inspect-{webui.gradio}")
 
 
-def test_a_plot_is_enlarged_by_a_click_and_goes_by_another(panel):
-    panel.choose_pair()
-    inspected(panel)
-    plot = panel.part("picture").locator("button").nth(1)
+def test_a_plot_is_enlarged_by_a_click_and_goes_by_another(paired):
+    inspected(paired)
+    plot = paired.part("picture").locator("button").nth(1)
     before = plot.bounding_box()
     plot.click()
-    large = panel.page.locator("dialog.nplora-large")
+    large = paired.page.locator("dialog.nplora-large")
     assert large.bounding_box()["width"] > 1.5 * before["width"]
     large.click()
     expect(large).to_have_count(0)
     plot.press("Enter")
     expect(large).to_be_visible()
-    panel.page.keyboard.press("Escape")
+    paired.page.keyboard.press("Escape")
     expect(large).to_have_count(0)
 
 
@@ -139,13 +138,11 @@ def test_a_fusion_is_saved_under_its_name_and_never_over_another(panel, webui):
 @pytest.mark.parametrize(
     ("method", "told"), [("klora", "changes from step to step, which no file can hold"), ("np", "the output '' is")]
 )
-def test_what_cannot_be_saved_is_told(panel, webui, method, told):
-    panel.choose_pair()
-    panel.choose("method", method)
-    panel.unfold("save_fold")
-    if method != "np":
-        panel.part("output").locator("textarea, input").first.fill("never")
+def test_what_cannot_be_saved_is_told(paired, webui, method, told):
+    paired.choose("method", method)
+    paired.unfold("save_fold")
+    paired.part("output").locator("textarea, input").first.fill("" if method == "np" else "never")
     before = set(webui.lora_dir.iterdir())
-    panel.press("save")
-    says(panel, "saved", re.compile(told))
+    paired.press("save")
+    says(paired, "saved", re.compile(told))
     assert set(webui.lora_dir.iterdir()) == before
