@@ -155,6 +155,20 @@ def test_lumina_2_is_read_by_diffusers(tmp_path: Path) -> None:
     assert heights == {name: tensor.shape[0] for name, tensor in ours.items() if "lora_B" in name}
 
 
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_chromas_t5_is_its_first_text_encoder(tmp_path: Path, spelling: str) -> None:
+    """As hosts name it, which count the text encoders that the model has; kohya's scripts call FLUX.1's the third."""
+    name = "encoder.block.0.layer.0.SelfAttention.q"
+    pair = [{name: (torch.randn(8, 2), torch.randn(2, 8))} for _ in range(2)]
+    states = newer.comfyui(pair[0], "text_encoders.t5xxl.transformer."), newer.kohya(pair[1], "lora_te1_")
+    for role, state, spelled in zip(("content", "style"), states, (newer.comfyui, newer.kohya)):
+        model = spelled(newer.random_lora("Chroma", 2, len(role)))
+        newer.write(tmp_path / f"{role}.safetensors", model | state, newer.HEADERS["Chroma"])
+    out = load_file(fused(tmp_path, "--spelling", spelling))
+    text = newer.Written.of({tensor: out[tensor] for tensor in out if "encoder_block" in tensor}, "lora_te1_")
+    assert_same(text.deltas, added(*pair))
+
+
 @pytest.mark.parametrize("spelled", [newer.comfyui, newer.kohya])
 @pytest.mark.parametrize("family", newer.LAYERS)
 def test_a_pair_that_spells_alike_is_written_as_it_is(tmp_path: Path, family: str, spelled: Callable) -> None:
