@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from lycoris.wrapper import LycorisNetwork
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lib_nplora.command_line.main import main
+from lib_nplora.files.models.flux import FAMILY as FLUX
+from lib_nplora.files.models.sd3 import FAMILY as SD3
 from tests import reference
+from tests.files import newer
 from tests.files.judging import CLOSE, assert_close, read
 from tests.files.mmdit import SWAPPED, factors, layers_of, pipeline
 from tests.files.trained import NEEDS_BASE, PLAIN, RECIPES, randomise, response
@@ -141,6 +144,37 @@ def test_diffusers_transformer_gives_what_the_formula_gives(
     print(f"{model}, content {content_spelling}, style {style_spelling}: output {error:.1e}")
     assert error < CLOSE
     assert reference.error(before, expected) > 0.01, "the fusion changes the output"
+
+
+@pytest.mark.parametrize("model", ["flux", "sd3"])
+@pytest.mark.parametrize(("spelling", "prefix"), [("kohya", "lora_unet_"), ("comfyui", "diffusion_model.")])
+def test_layers_are_written_whole_by_their_makers_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, spelling: str, prefix: str
+) -> None:
+    """Where one file has them in slices: all rows of both, in the makers' order."""
+    transformer = pipeline(model).transformer
+    sides = []
+    for seed, (role, spelled) in enumerate({"content": "diffusers", "style": "kohya"}.items()):
+        lora = random_lora(model, transformer, spelled == "kohya", seed)
+        written(tmp_path / f"{role}.safetensors", spelled, lora)
+        sides.append(by_slice(model, transformer, lora, spelled == "kohya"))
+    out = tmp_path / "fused.safetensors"
+    pair = (str(tmp_path / f"{role}.safetensors") for role in ("content", "style"))
+    options = ("--method", "direct", "--dtype", "fp32", "--spelling", spelling)
+    assert main(["fuse", *pair, "-o", str(out), *options]) == 0
+    family = {"flux": FLUX, "sd3": SD3}[model]
+    assert f"LoRAs for {family.label} are read by {family.readers[spelling]}" in capsys.readouterr().err
+
+    expected = {}
+    for theirs, ours in layers_of(model).items():
+        rows = np.concatenate([sum(side[name][0] for side in sides) for name in ours])
+        if theirs in SWAPPED:
+            rows = np.concatenate(np.split(rows, 2)[::-1])
+        expected[theirs.replace(".", "_") if spelling == "kohya" else theirs] = rows
+    found = newer.Written.of(load_file(out), prefix).deltas
+    assert found.keys() == expected.keys()
+    for name, rows in expected.items():
+        np.testing.assert_allclose(found[name].numpy(), rows, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("model", ["flux", "sd3"])

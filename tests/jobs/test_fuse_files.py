@@ -282,14 +282,6 @@ def test_a_refusal_has_a_remedy_for_each_surface(
     assert caught.value.told("WebUI").endswith(webui)
 
 
-def test_flux_is_written_in_one_spelling(tmp_path: Path) -> None:
-    for seed, name in enumerate(("content", "style")):
-        tensors = loras.block_tensors(loras.random_blocks(loras.FLUX, seed=seed), "comfy")
-        save_file(tensors, tmp_path / f"{name}.safetensors")
-    with pytest.raises(FileError, match="are not written in kohya's spelling: choose diffusers'"):
-        fuse_files(pair(tmp_path), Saving(tmp_path / "out.safetensors", spelling="kohya"))
-
-
 def command_line(*arguments: str) -> None:
     """Ends the process with its exit code. A kill leaves nothing of a lock that is not shared between processes."""
     tqdm.set_lock(threading.RLock())
