@@ -248,7 +248,7 @@ def _blocks(files: ReadPair) -> Collection[Block]:
 def _loaded(lora: LoraFile, doubt: str | None = None) -> LoadedLora:
     family = lora.family.label if lora.family else None
     remarks = (*_remarks_of_header(lora), *_remarks_of_scale(lora), *map(Remark, [doubt] if doubt else ()))
-    return LoadedLora(lora.weights, lora.path.name, lora.path.name, lora.sha256, lora.metadata, family, remarks)
+    return LoadedLora(lora.weights, lora.path.name, lora.path.name, lora.metadata, family, remarks)
 
 
 def _told(lora: LoraFile) -> Mapping[str, str]:

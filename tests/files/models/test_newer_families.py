@@ -145,8 +145,10 @@ def test_lumina_2_is_read_by_diffusers(tmp_path: Path) -> None:
     rows = dict(zip(names, (3840, 2304, 9216, 2304, 9216, 9216)))
     lora = {f"layers.0.{name}": (torch.randn(rows[name], 1), torch.randn(1, 2304)) for name in names}
     lora["layers.0.feed_forward.w2"] = (torch.randn(2304, 1), torch.randn(1, 9216))
-    for name in ("content", "style"):
-        newer.write(tmp_path / f"{name}.safetensors", newer.comfyui(lora) if name == "content" else newer.kohya(lora))
+    newer.write(tmp_path / "content.safetensors", newer.comfyui(lora))
+    newer.write(
+        tmp_path / "style.safetensors", newer.kohya({name: (2 * up, down) for name, (up, down) in lora.items()})
+    )
     convert = theirs._convert_non_diffusers_lumina2_lora_to_diffusers
     right = convert(load_file(fused(tmp_path, "--spelling", "comfyui", "--mu", "hard")))
     ours = load_file(fused(tmp_path, "--spelling", "diffusers", "--mu", "hard"))
