@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lycoris.wrapper import LycorisNetwork
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from tests import reference
 from tests.files import newer
 from tests.files.judging import CLOSE, assert_close, read
 from tests.files.mmdit import SWAPPED, factors, layers_of, pipeline
+from tests.files.small_unets import text_encoder
 from tests.files.trained import NEEDS_BASE, PLAIN, RECIPES, randomise, response
 
 
@@ -175,6 +177,51 @@ def test_layers_are_written_whole_by_their_makers_names(
     assert found.keys() == expected.keys()
     for name, rows in expected.items():
         np.testing.assert_allclose(found[name].numpy(), rows, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("model", ["flux", "sd3"])
+def test_diffusers_reads_the_layers_of_text_encoders(tmp_path: Path, model: str) -> None:
+    pipe = pipeline(model)
+    encoders = {"text_encoder": ("lora_te1_", text_encoder())}
+    if model == "sd3":
+        encoders["text_encoder_2"] = "lora_te2_", text_encoder(80, projection=True)
+    sides: list[dict[str, Layers]] = []
+    for seed, (role, spelled) in enumerate({"content": "diffusers", "style": "kohya"}.items()):
+        state = load_file(
+            written(
+                tmp_path / "transformer.safetensors", spelled, random_lora(model, pipe.transformer, seed == 1, seed)
+            )
+        )
+        generator = torch.Generator().manual_seed(10 + seed)
+        sides.append({})
+        for component, (prefix, encoder) in encoders.items():
+            lora = {
+                f"text_model.{name.removeprefix('text_model.')}": factors(*layer.weight.shape, 2, generator)
+                for name, layer in encoder.named_modules()
+                if name.endswith(("q_proj", "out_proj", "fc2"))
+            }
+            state |= newer.comfyui(lora, f"{component}.") if role == "content" else newer.kohya(lora, prefix)
+            sides[-1][component] = lora
+        newer.write(tmp_path / f"{role}.safetensors", state)
+    out = tmp_path / "fused.safetensors"
+    pair = (str(tmp_path / f"{role}.safetensors") for role in ("content", "style"))
+    options = ("--method", "direct", "--dtype", "fp32", "--spelling", "diffusers")
+    assert main(["fuse", *pair, "-o", str(out), *options]) == 0
+
+    for component, (_, encoder) in encoders.items():
+        setattr(pipe, component, encoder)
+    pipe.load_lora_weights(out)
+    for component, (_, encoder) in encoders.items():
+        found = {
+            f"text_model.{name.removeprefix('text_model.')}": layer.get_delta_weight(*layer.active_adapters)
+            for name, layer in encoder.named_modules()
+            if isinstance(layer, LoraLayer)
+        }
+        content, style = (side[component] for side in sides)
+        assert found.keys() == content.keys()
+        for name, delta in found.items():
+            right = sum(up @ down for up, down in (content[name], style[name]))
+            torch.testing.assert_close(delta, right, atol=1e-4, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("model", ["flux", "sd3"])
