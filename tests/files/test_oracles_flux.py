@@ -179,6 +179,19 @@ def test_layers_are_written_whole_by_their_makers_names(
         np.testing.assert_allclose(found[name].numpy(), rows, atol=1e-5, err_msg=name)
 
 
+def test_a_layer_that_the_makers_lack_is_refused_in_their_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for role in ("content", "style"):
+        lora = {"single_transformer_blocks.0.attn.to_out.0": factors(8, 8, 2, torch.Generator().manual_seed(len(role)))}
+        written(tmp_path / f"{role}.safetensors", "diffusers", lora)
+    pair = (str(tmp_path / f"{role}.safetensors") for role in ("content", "style"))
+    out = tmp_path / "fused.safetensors"
+    assert main(["fuse", *pair, "-o", str(out), "--spelling", "kohya"]) == 2
+    assert "single_transformer_blocks_0_attn_to_out_0 has no name but diffusers'" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("model", ["flux", "sd3"])
 def test_diffusers_reads_the_layers_of_text_encoders(tmp_path: Path, model: str) -> None:
     pipe = pipeline(model)

@@ -124,7 +124,10 @@ class Names:
             tails, head, tail = kind.tails, f"{kind.theirs}.{match[2]}.", match[3]
         else:
             tails, head, tail = self.singles, "", name
-        return next(head + theirs for theirs, ours in tails.items() if ours == tail)
+        found = next((head + theirs for theirs, ours in tails.items() if ours == tail), None)
+        if found is None:
+            raise FileError(f"layer {layer} has no name but diffusers': choose that spelling")
+        return found
 
     def whole(self, layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:
         """Layers and biases, some of them in slices, by the first authors' names. Raises FileError."""
