@@ -1,7 +1,7 @@
-"""Files that are written for newer models, looked up in the tables by which the hosts find a LoRA's layers.
+"""Files that are written, looked up in the tables by which the hosts find a LoRA's layers.
 
-Every linear layer of the model is fused, so that no name is left out, and no row. NPLORA_FORGE_DIR and NPLORA_NEO_DIR
-name the hosts' folders.
+Every linear layer and convolution of the model and of its text encoders is fused, so that no name is left out, and no
+row. NPLORA_FORGE_DIR and NPLORA_NEO_DIR name the hosts' folders.
 """
 
 from __future__ import annotations
