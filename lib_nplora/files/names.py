@@ -85,9 +85,9 @@ _PREFIXES = (
     (r"lycoris_(?=text_model_)", "lora_te1_"),
     (r"lycoris_", "lora_unet_"),
     (r"(?:unet|transformer|(?:model\.)?diffusion_model)\.", "lora_unet_"),
-    (r"text_encoder\.|text_encoders\.clip_l\.transformer\.|clip_l\.transformer\.", "lora_te1_"),
-    (r"text_encoder_2\.|text_encoders\.clip_g\.transformer\.|clip_g\.transformer\.", "lora_te2_"),
-    (r"text_encoder_3\.|text_encoders\.t5xxl\.transformer\.|t5xxl\.transformer\.", "lora_te3_"),
+    (r"text_encoder\.|(?:text_encoders\.)?clip_[lh]\.transformer\.", "lora_te1_"),
+    (r"text_encoder_2\.|(?:text_encoders\.)?clip_g\.transformer\.", "lora_te2_"),
+    (r"text_encoder_3\.|(?:text_encoders\.)?t5xxl\.transformer\.", "lora_te3_"),
 )
 _PREFIXES_OF_OTHER_TEXT = ((r"text_encoders\.\w+\.", "lora_te1_"),)
 _PREFIXES_OF_BARE_TEXT = (

@@ -103,7 +103,7 @@ def _check_families(pair: tuple[Opened, Opened], families: tuple[Family | None, 
 def _doubt(content: Opened, style: Opened) -> str | None:
     """What is to be said of the model of files that do not tell their family; None if it makes no difference."""
     if labels := possible(content.evidence, style.evidence):
-        return f"these LoRAs are made for {in_words(labels)}, the files do not tell for which: no header will name it"
+        return f"nothing but names of layers tells the model, which may be {in_words(labels)}: no header will name it"
     if content.translated(None) and style.translated(None):
         return None
     return "these LoRAs are made for a model that is not known here: what they name alike is fused, as it stands"

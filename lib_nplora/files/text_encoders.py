@@ -6,7 +6,10 @@ import re
 
 from .slot import Slot
 
-PREFIXES = ("lora_te1_", "lora_te2_", "lora_te3_")
+T5 = "lora_te3_"
+"""Canonical names of a T5's layers start so; no model with a UNet reads its text."""
+
+PREFIXES = ("lora_te1_", "lora_te2_", T5)
 """Canonical names of the layers of CLIP-L, of CLIP-G, and of a T5 start so."""
 
 _REWRITES = (
@@ -38,12 +41,12 @@ def slot_of(rest: str, prefix: str) -> Slot | None:
 
     None if no CLIP and no T5 has such a layer: other models read their texts with language models.
     """
-    if prefix == "lora_te2_" and rest.startswith("encoder_block_"):
-        prefix = "lora_te3_"
-    if prefix != "lora_te3_":
+    if rest.startswith("encoder_block_"):
+        prefix = T5
+    if prefix != T5:
         for wrong, right in _REWRITES:
             rest = re.sub(wrong, right, rest)
-    return Slot(prefix + rest) if re.match(_T5 if prefix == "lora_te3_" else _CLIP, rest) else None
+    return Slot(prefix + rest) if re.match(_T5 if prefix == T5 else _CLIP, rest) else None
 
 
 def in_diffusers(name: str) -> str:

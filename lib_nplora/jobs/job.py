@@ -61,9 +61,6 @@ class LoadedLora:
         What the user knows it by.
     file
         The name of its file.
-    identity
-        Equal for what is one LoRA by whatever name: in a WebUI its file's path, to which names and aliases lead; of
-        files, on the command line and in a pipeline, a hash of what they hold, so that copies are one, too.
     metadata
         What the file's header says about it.
     family
@@ -75,7 +72,6 @@ class LoadedLora:
     weights: LoraWeights
     name: str
     file: str
-    identity: str
     metadata: Mapping[str, object] = field(default_factory=dict)
     family: str | None = None
     remarks: Sequence[Remark] = ()
@@ -108,7 +104,7 @@ class Job:
         check_observed(self.request, self.observe)
         check_blocks(self.request.blocks, self.blocks)
         for content, style in itertools.product(self.contents, self.styles):
-            if content.identity == style.identity:
+            if content.weights.is_same(style.weights):
                 names = " and ".join(f"'{name}'" for name in dict.fromkeys((content.name, style.name)))
                 raise MismatchError(
                     f"{names} would be content and style at once (both are the same LoRA): choose two different ones"

@@ -8,20 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import RequestError
-from ..files import (
-    WHOSE,
-    Family,
-    LoraFile,
-    Loss,
-    ReadPair,
-    Sizing,
-    Spelling,
-    header_label,
-    lost,
-    read_pair,
-    to_write,
-    write_lora,
-)
+from ..files import LoraFile, Loss, ReadPair, Sizing, Spelling, lost, read_pair, to_write, write_lora
 from ..fusion.interference import Interference
 from ..fusion.outcome import Summary
 from ..fusion.walk import FusedLayer
@@ -32,14 +19,13 @@ from ..maths.delta import Delta
 from ..maths.rank_rule import RankRule
 from ..methods.selection import Schedule
 from ..request.request import FusionRequest
+from .file_remarks import of_header, of_scale, of_spelling
 from .job import Job, LoadedLora, Progress, Remark, unwatched
 from .new_file import check_new
 from .provenance import Origin, provenance
 
 NOTHING_MEETS = "Nothing of the two meets in this fusion: the layers that both have are at weight 0, or there are none."
 """Said of a pair without a layer to measure that is no plain merge either."""
-
-ONLY_DIFFUSERS = Remark("WebUIs do not know all layers of a UNet by diffusers' names: for <lora:...>, choose kohya's")
 
 
 @dataclass(frozen=True)
@@ -159,10 +145,10 @@ def fuse_files(
     )
     summary = read.job.summary(fused)
     remarks = [*pair.remarks, *read.job.remarks(summary, None, removal_told=True)]
-    if remark := _remark_of_readers(family, file_names.spelling if file_names else saving.spelling):
-        remarks.append(remark)
-    if saving.spelling == "diffusers" and not to_write([str(key.name) for key in summary.layers], family).keeps_words:
-        remarks.append(ONLY_DIFFUSERS)
+    if file_names is None:
+        family = to_write([str(key.name) for key in summary.layers], family)
+    if family:
+        remarks += of_spelling(family, file_names.spelling if file_names else saving.spelling)
     return FileFusion(summary, tuple(remarks), read.job.merges_plainly(summary), sizing, losses)
 
 
@@ -247,44 +233,10 @@ def _blocks(files: ReadPair) -> Collection[Block]:
 
 def _loaded(lora: LoraFile, doubt: str | None = None) -> LoadedLora:
     family = lora.family.label if lora.family else None
-    remarks = (*_remarks_of_header(lora), *_remarks_of_scale(lora), *map(Remark, [doubt] if doubt else ()))
-    return LoadedLora(lora.weights, lora.path.name, lora.path.name, lora.sha256, lora.metadata, family, remarks)
+    remarks = (*of_header(lora), *of_scale(lora), *map(Remark, [doubt] if doubt else ()))
+    return LoadedLora(lora.weights, lora.path.name, lora.path.name, lora.metadata, family, remarks)
 
 
 def _told(lora: LoraFile) -> Mapping[str, str]:
     """The header, unless it names a model that the layers are not of."""
-    return {} if any(_remarks_of_header(lora)) else lora.metadata
-
-
-def _remarks_of_header(lora: LoraFile) -> Iterator[Remark]:
-    """Where the header names another model than the layers show."""
-    named, family = header_label(lora.metadata), lora.family
-    if named and family and named != family.label:
-        yield Remark(
-            f"the header of '{lora.path.name}' names {named}, but its layers are those of {family.label}, as which it "
-            "is read"
-        )
-
-
-def _remark_of_readers(family: Family | None, spelling: Spelling | None) -> Remark | None:
-    """What hosts read a spelling that not all of them do."""
-    if family is None:
-        return None
-    spelling = spelling or family.usual_spelling
-    readers = family.readers.get(spelling)
-    return Remark(f"in {WHOSE[spelling]} spelling LoRAs for {family.label} are read by {readers}") if readers else None
-
-
-def _remarks_of_scale(lora: LoraFile) -> Iterator[Remark]:
-    """Where WebUIs, which know of no scale but that among the tensors, apply the file otherwise."""
-    name = lora.path.name
-    if lora.scales_beside:
-        low, high = min(lora.scales_beside), max(lora.scales_beside)
-        told = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-        strength = f", {1 / low:.3g} x as strong as here" if low == high and low else ""
-        yield Remark(
-            f"'{name}' holds its scale ({told}) beside its tensors alone, where WebUIs do not look: "
-            f"by a tag they apply it with scale 1{strength}"
-        )
-    if lora.unread:
-        yield Remark(f"the header of '{name}' tells no scale that can be read ({', '.join(lora.unread)}): 1 is taken")
+    return {} if any(of_header(lora)) else lora.metadata

@@ -198,7 +198,6 @@ class Session:
             for side in (request.contents, request.styles)
         )
         job = Job(request, contents, styles, self._blocks())
-        job.check()
         fused = self._fused.get(job.fingerprint, lambda: self._made(job))
         logger.info("%s: %s", fused.title, fused.summary)
         remarks = [remark.told("WebUI") for remark in job.remarks(fused.summary, fused.schedule)]
@@ -216,6 +215,7 @@ class Session:
         return self._known_blocks[1]
 
     def _made(self, job: Job) -> FusedLora:
+        job.check()
         for lora in (*job.contents, *job.styles):
             deltas = lora.weights.deltas
             if isinstance(deltas, DeltaMap) and deltas.made:
@@ -226,7 +226,7 @@ class Session:
         """The LoRA that the user calls `name`."""
         weights = self._loras.get(file.stamp, lambda: self._read(file))
         basename, remarks = os.path.basename(file.path), remarks_of_name(name, file)
-        return LoadedLora(weights, name, basename, file.path, file.metadata, remarks=remarks)
+        return LoadedLora(weights, name, basename, file.metadata, remarks=remarks)
 
     def _read(self, file: ShelfFile) -> LoraWeights:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..maths.delta import Delta
+from ..maths.delta import Delta, equal
 from .key import ModuleKey
 
 
@@ -60,3 +60,13 @@ class LoraWeights:
         if isinstance(self.deltas, DeltaMap):
             return self.deltas.nbytes
         return sum(delta.nbytes for delta in self.deltas.values())
+
+    def is_same(self, other: LoraWeights) -> bool:
+        """Whether the other changes a model just as this one does, as a copy of its file does.
+
+        Stops at the first layer that differs.
+        """
+        if self.digest == other.digest:
+            return True
+        same_layers = self.deltas.keys() == other.deltas.keys()
+        return same_layers and all(equal(delta, other.deltas[key]) for key, delta in self.deltas.items())

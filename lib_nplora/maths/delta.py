@@ -34,6 +34,13 @@ def total(deltas: Sequence[Delta]) -> Delta:
     return DenseDelta(matrix, dense[0].layer_shape)
 
 
+def equal(one: Delta, other: Delta) -> bool:
+    """Whether both hold the same numbers in the same form."""
+    if isinstance(one, LowRankDelta) and isinstance(other, LowRankDelta):
+        return torch.equal(one.down, other.down) and torch.equal(one.up, other.up)
+    return isinstance(one, DenseDelta) and isinstance(other, DenseDelta) and torch.equal(one.matrix, other.matrix)
+
+
 def whole(delta: Delta) -> DenseDelta:
     """The same delta without factors."""
     if isinstance(delta, DenseDelta):

@@ -210,7 +210,7 @@ def loaded(model: PipelineModel, path: LoraPath) -> LoadedLora:
     """A LoRA file, read for a pipeline. Raises FileError, MismatchError if it is for another model, HostError."""
     file = on_disk(path)
     weights = model.load(file)
-    return LoadedLora(weights, file.name, file.name, weights.digest, file.metadata)
+    return LoadedLora(weights, file.name, file.name, file.metadata)
 
 
 def _turn(model: PipelineModel, fused: FusedLora, step: int, count: int) -> None:

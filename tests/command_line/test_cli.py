@@ -157,6 +157,7 @@ def test_no_common_layer_is_a_plain_merge_and_says_so(folder: Path, capsys: pyte
         (["fuse", "-o", "out.safetensors", "gone.safetensors", "style.safetensors"], "no file 'gone.safetensors'"),
         (["fuse", "-o", "out.safetensors", "contemt.safetensors", "style.safetensors"], "Did you mean 'content.saf"),
         (["fuse", "-o", "out.safetensors", "content.safetensors", "copy.safetensors"], "are the same LoRA"),
+        (["fuse", "-o", "out.safetensors", "content.safetensors", "renamed.safetensors"], "are the same LoRA"),
         (["fuse", "-o", "out.safetensors", "content.safetensors", "xl.safetensors"], "made for SD 1 and .* for SDXL"),
         (["fuse", "-o", "out.safetensors", "content.safetensors", "wide.safetensors"], "different models: layer lora_"),
         (["fuse", "-o", "out.safetensors", "content.safetensors", "nan.safetensors"], "not finite in layer lora_unet"),
@@ -195,6 +196,7 @@ def test_every_mistake_is_one_line_and_leaves_no_file(
 ) -> None:
     content = (folder / "content.safetensors").read_bytes()
     (folder / "copy.safetensors").write_bytes(content)
+    save_file(load_file(folder / "content.safetensors"), folder / "renamed.safetensors", {"ss_output_name": "another"})
     (folder / "old.safetensors").write_bytes(b"old")
     (folder / "text.safetensors").write_text("<html>not found</html>")
     (folder / "style.ckpt").write_bytes(b"\x80\x02}q\x00.")

@@ -117,10 +117,10 @@ def comfyui(lora: Lora, prefix: str = "diffusion_model.") -> dict[str, Tensor]:
     return state | {f"{prefix}{name}.lora_A.weight": down for name, (_, down) in lora.items()}
 
 
-def kohya(lora: Lora) -> dict[str, Tensor]:
+def kohya(lora: Lora, prefix: str = "lora_unet_") -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, (up, down) in lora.items():
-        flat = f"lora_unet_{name.replace('.', '_')}"
+        flat = prefix + name.replace(".", "_")
         state |= {f"{flat}.lora_up.weight": up, f"{flat}.lora_down.weight": down}
         state[f"{flat}.alpha"] = torch.tensor(float(down.shape[0]))
     return state

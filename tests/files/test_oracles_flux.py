@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 from lycoris.wrapper import LycorisNetwork
-from safetensors.torch import save_file
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lib_nplora.command_line.main import main
+from lib_nplora.files.models.flux import FAMILY as FLUX
+from lib_nplora.files.models.sd3 import FAMILY as SD3
 from tests import reference
+from tests.files import newer
 from tests.files.judging import CLOSE, assert_close, read
 from tests.files.mmdit import SWAPPED, factors, layers_of, pipeline
+from tests.files.small_unets import text_encoder
 from tests.files.trained import NEEDS_BASE, PLAIN, RECIPES, randomise, response
 
 
@@ -141,6 +146,95 @@ def test_diffusers_transformer_gives_what_the_formula_gives(
     print(f"{model}, content {content_spelling}, style {style_spelling}: output {error:.1e}")
     assert error < CLOSE
     assert reference.error(before, expected) > 0.01, "the fusion changes the output"
+
+
+@pytest.mark.parametrize("model", ["flux", "sd3"])
+@pytest.mark.parametrize(("spelling", "prefix"), [("kohya", "lora_unet_"), ("comfyui", "diffusion_model.")])
+def test_layers_are_written_whole_by_their_makers_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, spelling: str, prefix: str
+) -> None:
+    """Where one file has them in slices: all rows of both, in the makers' order."""
+    transformer = pipeline(model).transformer
+    sides = []
+    for seed, (role, spelled) in enumerate({"content": "diffusers", "style": "kohya"}.items()):
+        lora = random_lora(model, transformer, spelled == "kohya", seed)
+        written(tmp_path / f"{role}.safetensors", spelled, lora)
+        sides.append(by_slice(model, transformer, lora, spelled == "kohya"))
+    out = tmp_path / "fused.safetensors"
+    pair = (str(tmp_path / f"{role}.safetensors") for role in ("content", "style"))
+    options = ("--method", "direct", "--dtype", "fp32", "--spelling", spelling)
+    assert main(["fuse", *pair, "-o", str(out), *options]) == 0
+    family = {"flux": FLUX, "sd3": SD3}[model]
+    assert f"LoRAs for {family.label} are read by {family.readers[spelling]}" in capsys.readouterr().err
+
+    expected = {}
+    for theirs, ours in layers_of(model).items():
+        rows = np.concatenate([sum(side[name][0] for side in sides) for name in ours])
+        if theirs in SWAPPED:
+            rows = np.concatenate(np.split(rows, 2)[::-1])
+        expected[theirs.replace(".", "_") if spelling == "kohya" else theirs] = rows
+    found = newer.Written.of(load_file(out), prefix).deltas
+    assert found.keys() == expected.keys()
+    for name, rows in expected.items():
+        np.testing.assert_allclose(found[name].numpy(), rows, atol=1e-5, err_msg=name)
+
+
+def test_a_layer_that_the_makers_lack_is_refused_in_their_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for role in ("content", "style"):
+        lora = {"single_transformer_blocks.0.attn.to_out.0": factors(8, 8, 2, torch.Generator().manual_seed(len(role)))}
+        written(tmp_path / f"{role}.safetensors", "diffusers", lora)
+    pair = (str(tmp_path / f"{role}.safetensors") for role in ("content", "style"))
+    out = tmp_path / "fused.safetensors"
+    assert main(["fuse", *pair, "-o", str(out), "--spelling", "kohya"]) == 2
+    assert "single_transformer_blocks_0_attn_to_out_0 has no name but diffusers'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("model", ["flux", "sd3"])
+def test_diffusers_reads_the_layers_of_text_encoders(tmp_path: Path, model: str) -> None:
+    pipe = pipeline(model)
+    encoders = {"text_encoder": ("lora_te1_", text_encoder())}
+    if model == "sd3":
+        encoders["text_encoder_2"] = "lora_te2_", text_encoder(80, projection=True)
+    sides: list[dict[str, Layers]] = []
+    for seed, (role, spelled) in enumerate({"content": "diffusers", "style": "kohya"}.items()):
+        state = load_file(
+            written(
+                tmp_path / "transformer.safetensors", spelled, random_lora(model, pipe.transformer, seed == 1, seed)
+            )
+        )
+        generator = torch.Generator().manual_seed(10 + seed)
+        sides.append({})
+        for component, (prefix, encoder) in encoders.items():
+            lora = {
+                f"text_model.{name.removeprefix('text_model.')}": factors(*layer.weight.shape, 2, generator)
+                for name, layer in encoder.named_modules()
+                if name.endswith(("q_proj", "out_proj", "fc2"))
+            }
+            state |= newer.comfyui(lora, f"{component}.") if role == "content" else newer.kohya(lora, prefix)
+            sides[-1][component] = lora
+        newer.write(tmp_path / f"{role}.safetensors", state)
+    out = tmp_path / "fused.safetensors"
+    pair = (str(tmp_path / f"{role}.safetensors") for role in ("content", "style"))
+    options = ("--method", "direct", "--dtype", "fp32", "--spelling", "diffusers")
+    assert main(["fuse", *pair, "-o", str(out), *options]) == 0
+
+    for component, (_, encoder) in encoders.items():
+        setattr(pipe, component, encoder)
+    pipe.load_lora_weights(out)
+    for component, (_, encoder) in encoders.items():
+        found = {
+            f"text_model.{name.removeprefix('text_model.')}": layer.get_delta_weight(*layer.active_adapters)
+            for name, layer in encoder.named_modules()
+            if isinstance(layer, LoraLayer)
+        }
+        content, style = (side[component] for side in sides)
+        assert found.keys() == content.keys()
+        for name, delta in found.items():
+            right = sum(up @ down for up, down in (content[name], style[name]))
+            torch.testing.assert_close(delta, right, atol=1e-4, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("model", ["flux", "sd3"])

@@ -12,7 +12,7 @@ import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_open_clip_checkpoint
 from lycoris.kohya import LycorisNetworkKohya
 from lycoris.wrapper import LycorisNetwork
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lib_nplora.command_line.main import main
@@ -132,11 +132,12 @@ def plain_partner(folder: Path) -> tuple[dict[str, np.ndarray], Path]:
 
 
 def test_norms_and_biases_of_both_are_added(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content, style = trained(folder, "full"), trained(folder, "full", "lora_unet")
-    out = folder / "out.safetensors"
-    pair = [str(content.path), str(style.path)]
+    content, other = trained(folder, "full"), trained(folder, "full", "lora_unet")
+    out, style = folder / "out.safetensors", folder / "stronger.safetensors"
+    save_file({name: 3 * tensor for name, tensor in load_file(other.path).items()}, style)
+    pair = [str(content.path), str(style)]
     assert main(["fuse", *pair, "-o", str(out), "--overwrite", "--dtype", "fp32", "--full", "--mu", "hard"]) == 0
-    biases = {name: 2 * delta for name, delta in content.deltas.items() if name.endswith(".bias")}
+    biases = {name: 4 * delta for name, delta in content.deltas.items() if name.endswith(".bias")}
     assert f"{len(biases)} added unprojected" in capsys.readouterr().out
     found = read(out)
     assert_close("biases", {name: found[name] for name in biases}, biases)

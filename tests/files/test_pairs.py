@@ -72,7 +72,7 @@ def test_a_model_that_nobody_has_heard_of(tmp_path: Path, number: int) -> None:
         assert "ss_tag_frequency" not in file.metadata()
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.permutations(HEADERS, 2))
+@pytest.mark.parametrize(("one", "other"), [*itertools.permutations(HEADERS, 2)])
 def test_headers_that_name_two_models_are_refused(tmp_path: Path, one: str, other: str) -> None:
     state = lora("diffusion_model.layers.0.attention.to_q", 8, 8)
     paths = [newer.write(tmp_path / f"{i}.safetensors", state, HEADERS[label]) for i, label in enumerate((one, other))]
@@ -80,7 +80,7 @@ def test_headers_that_name_two_models_are_refused(tmp_path: Path, one: str, othe
         read_pair(*paths)
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.combinations(newer.LAYERS, 2))
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(newer.LAYERS, 2)])
 def test_layers_that_show_two_models_are_refused(tmp_path: Path, one: str, other: str) -> None:
     paths = [
         newer.write(tmp_path / f"{i}.safetensors", newer.kohya(newer.random_lora(label, 1, i)))
@@ -144,15 +144,20 @@ def test_ratios_and_counts_tell_models_of_the_same_names(
 @pytest.mark.parametrize(
     ("layer", "rows", "said"),
     [
-        ("double_blocks.0.img_attn.qkv", 3, "for Chroma, Flux, FLUX.2 or HunyuanVideo, the files do not tell for"),
-        ("single_blocks.0.linear1", 7, "for Chroma, Flux or HunyuanVideo, the files do not tell for"),
+        (
+            "double_blocks.0.img_attn.qkv",
+            3,
+            "may be Chroma, Flux, FLUX.2 or HunyuanVideo: no header will name it",
+        ),
+        ("single_blocks.0.linear1", 7, "may be Chroma, Flux or HunyuanVideo: no header will name it"),
+        ("transformer_blocks.0.attn1.to_q", 1, "may be Anima: no header will name it"),
         ("stream.0.q", 1, "for a model that is not known here"),
     ],
 )
 def test_what_does_not_tell_its_model_is_said_and_named_nowhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], layer: str, rows: int, said: str
 ) -> None:
-    """FLUX.1's width is others', too."""
+    """FLUX.1's width is others', too, and LTX-Video has names of Anima's."""
     name = f"diffusion_model.{layer}"
     assert fuse(tmp_path, lora(name, rows * 3072, 3072), lora(name, rows * 3072, 3072, 1)) == 0
     assert said in capsys.readouterr().err

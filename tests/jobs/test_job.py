@@ -12,6 +12,7 @@ from lib_nplora.jobs.job import Job, LoadedLora
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.cache import ByteLru
+from lib_nplora.maths.delta import whole
 from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.request.request import FusionRequest, Source
 
@@ -24,7 +25,7 @@ def lora(name: str, *keys: ModuleKey, scale: float = 1.0, unmatched: tuple[str, 
     deltas = {
         key: LowRankDelta(scale * torch.randn(8, 2, generator=generator), torch.eye(2, 64)) for key in keys or (KEY,)
     }
-    return LoadedLora(LoraWeights(name, name, deltas, unmatched), name, f"{name}.safetensors", name, **traits)
+    return LoadedLora(LoraWeights(name, name, deltas, unmatched), name, f"{name}.safetensors", **traits)
 
 
 def job(content: LoadedLora, style: LoadedLora, **settings) -> Job:
@@ -56,7 +57,23 @@ def test_every_content_is_held_against_every_style():
     pair = job(DOG, VANGOGH)
     pair.check()
     with pytest.raises(MismatchError, match="'vangogh' would be"):
-        replace(pair, contents=[DOG, VANGOGH], styles=[lora("hat"), VANGOGH]).check()
+        replace(pair, contents=[DOG, VANGOGH], styles=[lora("cat's hat"), VANGOGH]).check()
+
+
+@pytest.mark.parametrize("form", [lambda delta: delta, whole])
+def test_a_copy_is_known_by_its_values(form):
+    """Whatever its name and its digest; not if one value of its last layer is another."""
+
+    def made(name: str, change: float = 0.0) -> LoadedLora:
+        deltas = {key: form(delta) for key, delta in lora("dog", KEY, OTHER).weights.deltas.items()}
+        delta = lora("dog", KEY, OTHER).weights.deltas[OTHER]
+        delta.up[-1, -1] += change
+        return replace(DOG, name=name, weights=LoraWeights(name, name, {**deltas, OTHER: form(delta)}))
+
+    with pytest.raises(MismatchError, match="'dog' and 'copy' would be content and style at once"):
+        job(made("dog"), made("copy")).check()
+    job(made("dog"), made("another", change=1e-3)).check()
+    job(made("dog"), replace(DOG, name="shorter", weights=replace(DOG.weights, digest="shorter"))).check()
 
 
 def test_families_told_by_layers_are_refused_if_they_differ():

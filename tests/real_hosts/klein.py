@@ -6,6 +6,7 @@ host reads the hidden states of, and a small width: see small_encoder.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import newer
+from ..hosts.contract.loras import GAINS
 from ..reference.matrices import Factors
 from .checkpoint import vae
 
@@ -84,11 +86,14 @@ def diffusers_lora(path: Path, *, seed: int, rank: int) -> Updates:
 
 
 def kohya_lora(path: Path, *, seed: int, rank: int, alpha: float, near: Updates) -> Updates:
-    """Write a LoRA that has the layers whole, under kohya's names, and half of its input side from another."""
+    """Write a LoRA that has the layers whole, under kohya's names, and half of its input side from another.
+
+    Some layers are stronger than others, so that they lose them to another at different steps.
+    """
     lora = _random(BLOCKS, seed, rank)
-    for name, (up, down) in lora.items():
+    for (name, (up, down)), gain in zip(lora.items(), itertools.cycle(GAINS)):
         _, other = near[kohya_name(name)][0]
-        lora[name] = up, (down + torch.from_numpy(other[:rank]).float()) / 2**0.5
+        lora[name] = gain * up, (down + torch.from_numpy(other[:rank]).float()) / 2**0.5
     state = newer.kohya(lora)
     state |= {name: torch.tensor(alpha) for name in state if name.endswith(".alpha")}
     newer.write(path, state, newer.HEADERS["FLUX.2"])

@@ -1,7 +1,7 @@
-"""Files that are written for newer models, looked up in the tables by which the hosts find a LoRA's layers.
+"""Files that are written, looked up in the tables by which the hosts find a LoRA's layers.
 
-Every linear layer of the model is fused, so that no name is left out, and no row. NPLORA_FORGE_DIR and NPLORA_NEO_DIR
-name the hosts' folders.
+Every linear layer and convolution of the model and of its text encoders is fused, so that no name is left out, and no
+row. NPLORA_FORGE_DIR and NPLORA_NEO_DIR name the hosts' folders.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,27 @@ from lib_nplora.files.models import families
 from ..files import newer
 from .driver import KINDS
 
-HEADERS = {**newer.HEADERS, "Flux": {"ss_base_model_version": "flux1"}}
+HEADERS = {
+    **newer.HEADERS,
+    "SD 1": {"ss_base_model_version": "sd_v1"},
+    "SD 2": {"ss_base_model_version": "sd_v2"},
+    "SDXL": {"ss_base_model_version": "sdxl_base_v1-0"},
+    "SD 3": {"ss_base_model_version": "sd3"},
+    "Flux": {"ss_base_model_version": "flux1"},
+}
 READ = {
-    "forge": {"Flux": ("diffusers",), "Chroma": ("kohya", "comfyui")},
+    "forge": {
+        "SD 1": ("kohya",),
+        "SD 2": ("kohya",),
+        "SDXL": ("kohya",),
+        "SD 3": ("kohya", "comfyui"),
+        "Flux": ("kohya", "comfyui", "diffusers"),
+        "Chroma": ("kohya", "comfyui"),
+    },
     "neo": {
-        "Flux": ("diffusers",),
+        "SD 1": ("kohya",),
+        "SDXL": ("kohya",),
+        "Flux": ("kohya", "comfyui", "diffusers"),
         "Chroma": ("kohya", "comfyui"),
         "FLUX.2": ("kohya", "comfyui"),
         "Qwen-Image": ("kohya", "comfyui", "diffusers"),
@@ -40,6 +57,19 @@ READ = {
     },
 }
 """Host -> family -> the spellings of which it knows every layer."""
+
+MODEL = "diffusion_model."
+T5 = {"SD 3": "lora_te3_", "Flux": "lora_te2_", "Chroma": "lora_te1_"}
+"""Family -> how trainers begin the names of its T5's layers: by the number of the text encoder."""
+
+CLIP = {
+    "clip_l.transformer.": "lora_te1_",
+    "clip_h.transformer.": "lora_te1_",
+    "clip_g.transformer.": "lora_te2_",
+}
+QWEN = {"qwen3_06b.model.": "lora_te_", "qwen3_06b.": "lora_te_"}
+"""How the hosts' names of a text encoder's layers begin -> how kohya's scripts do. A language model's layers are
+written as they are named, which kohya's scripts do for Anima alone."""
 
 
 @lru_cache
@@ -56,18 +86,30 @@ def tables(host: str) -> dict[str, Any]:
 
 def random_lora(shapes: dict[str, list[int]], seed: int) -> newer.Lora:
     generator = torch.Generator().manual_seed(seed)
-    return {
-        name.removeprefix("diffusion_model.").removesuffix(".weight"): (
-            torch.randn(rows, 1, generator=generator),
-            torch.randn(1, columns, generator=generator) / columns**0.5,
-        )
-        for name, (rows, columns) in shapes.items()
-    }
+    lora = {}
+    for name, (rows, columns, *kernel) in shapes.items():
+        down = torch.randn(1, columns, *kernel, generator=generator) / (columns * prod(kernel)) ** 0.5
+        up = torch.randn(rows, 1, *(1 for _ in kernel), generator=generator)
+        lora[name.removesuffix(".weight")] = up, down
+    return lora
+
+
+def spelled(lora: newer.Lora, family: str, in_kohya: bool) -> dict[str, Tensor]:
+    """The tensors of a file, in kohya's names or, but for those of Anima's texts, in the model's own."""
+    write, rest = newer.kohya if in_kohya else newer.comfyui, dict(lora)
+    state = write({name.removeprefix(MODEL): rest.pop(name) for name in lora if name.startswith(MODEL)})
+    begins = {**CLIP, "t5xxl.transformer.": T5.get(family, "")} if in_kohya else {}
+    for theirs, prefix in (QWEN if family == "Anima" else begins).items():
+        own = {name.removeprefix(theirs): rest.pop(name) for name in [*rest] if name.startswith(theirs)}
+        state |= newer.kohya(own, prefix)
+    return state | newer.comfyui(rest, "text_encoders.")
 
 
 def fused(folder: Path, family: str, pair: tuple[newer.Lora, newer.Lora], spelling: str) -> dict[str, Tensor]:
-    content = newer.write(folder / "content.safetensors", newer.comfyui(pair[0]), HEADERS[family])
-    style = newer.write(folder / "style.safetensors", newer.kohya(pair[1]), HEADERS[family])
+    content, style = (
+        newer.write(folder / f"{role}.safetensors", spelled(lora, family, role == "style"), HEADERS[family])
+        for role, lora in zip(("content", "style"), pair)
+    )
     out = folder / "out.safetensors"
     options = ("--method", "direct", "--dtype", "fp32", "--overwrite", "--spelling", spelling)
     assert main(["fuse", str(content), str(style), "-o", str(out), *options]) == 0
@@ -84,7 +126,7 @@ def looked_up(state: dict[str, Tensor], names: dict[str, Any]) -> tuple[dict[str
             continue
         weight, rows, swapped = names[module]
         ends = ("lora_up", "lora_down") if f"{module}.lora_up.weight" in state else ("lora_B", "lora_A")
-        up, down = (state[f"{module}.{end}.weight"].double() for end in ends)
+        up, down = (state[f"{module}.{end}.weight"].double().flatten(1) for end in ends)
         alpha = state.get(f"{module}.alpha")
         scale = 1.0 if alpha is None else float(alpha) / len(down)
         up = up.roll(len(up) // 2, 0) if swapped else up
@@ -111,13 +153,15 @@ def test_every_row_of_every_layer_is_found(tmp_path: Path, host: str, family: st
         return
     assert not unknown
     assert found.keys() == known["shapes"].keys()
-    for weight, (height, columns) in known["shapes"].items():
-        probe = torch.linspace(-1, 1, columns, dtype=torch.float64)
+    for weight, (height, *columns) in known["shapes"].items():
+        probe = torch.linspace(-1, 1, prod(columns), dtype=torch.float64)
         got, covered = torch.zeros(height, dtype=torch.float64), torch.zeros(height)
         for (start, stop), up, down in found[weight]:
             got[start:stop] += up @ (down @ probe)
             covered[start:stop] += 1
         assert covered.eq(1).all(), weight
-        layer = weight.removeprefix("diffusion_model.").removesuffix(".weight")
-        right = sum(up.double() @ (down.double() @ probe) for up, down in (lora[layer] for lora in pair))
+        layer = weight.removesuffix(".weight")
+        right = sum(
+            up.flatten(1).double() @ (down.flatten(1).double() @ probe) for up, down in (lora[layer] for lora in pair)
+        )
         torch.testing.assert_close(got, right, atol=1e-5, rtol=1e-4, msg=weight)

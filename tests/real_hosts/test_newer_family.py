@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -15,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ..hosts.contract.schedules import schedules
 from ..reference import error
-from ..reference.kohya import content_inside_style, norm, projected
+from ..reference.kohya import content_inside_style, letters, norm, projected
+from ..reference.matrices import Factors, added
 from . import klein
 from .driver import KINDS, RealHost, Setup, running
 
@@ -46,30 +48,55 @@ class Klein:
 
         Slices of the style meet the same rows of the content.
         """
-        expected = {}
-        for name, styles in self.vangogh.items():
-            ((up, down),) = self.dog[name]
-            mu = single if "single" in name else double
-            pieces = [
-                projected((rows, down), style, mu, 1, 1) for rows, style in zip(np.split(up, len(styles)), styles)
-            ]
-            ups = torch.block_diag(*(torch.from_numpy(piece) for piece, _ in pieces))
-            expected[name] = ups.numpy(), np.concatenate([piece for _, piece in pieces])
+        self.check_all(
+            {
+                name: stacked(
+                    [projected(*sides, single if "single" in name else double, 1, 1) for sides in self.pieces(name)]
+                )
+                for name in self.dog
+            }
+        )
+
+    def check_all(self, expected: Mapping[str, Factors]) -> None:
         found = self.host.compare(expected)
         assert found.unet < 1e-5
         assert found.outside == 0
 
+    def pieces(self, name: str) -> list[tuple[Factors, Factors]]:
+        """What the two add to each slice of a layer in which they meet."""
+        (((up, down),), styles) = self.dog[name], self.vangogh[name]
+        return [((rows, down), style) for rows, style in zip(np.split(up, len(styles)), styles)]
+
+    def winners(self, steps: int) -> dict[str, list[str]]:
+        """Layer of an attention -> for each step, who wins each of its slices."""
+        names = [name for name in self.dog if any(part in name for part in ("attn", "linear1"))]
+        meeting = {f"{name} {i}": sides for name in names for i, sides in enumerate(self.pieces(name))}
+        won = letters(meeting, "klora", steps)
+        return {
+            name: ["".join(step) for step in zip(*(won[f"{name} {i}"] for i in range(len(self.pieces(name)))))]
+            for name in names
+        }
+
+    def won(self, name: str, winners: str) -> Factors:
+        """What a layer gets while these win its slices."""
+        return stacked([sides["cs".index(winner)] for sides, winner in zip(self.pieces(name), winners)])
+
     def overlaps(self) -> dict[str, float]:
         """Layer, or rows of it -> the share of the content's energy that is inside the style's subspace."""
         result = {}
-        for name, styles in self.vangogh.items():
-            ((up, down),) = self.dog[name]
-            height = len(up) // len(styles)
-            for i, (rows, (_, style)) in enumerate(zip(np.split(up, len(styles)), styles)):
+        for name in self.dog:
+            pieces = self.pieces(name)
+            for i, ((up, down), (_, style)) in enumerate(pieces):
                 basis, _ = np.linalg.qr(style.T)
-                part = name if len(styles) == 1 else f"{name}[{i * height}:{(i + 1) * height}]"
-                result[part] = (norm((rows, down @ basis)) / norm((rows, down))) ** 2
+                part = name if len(pieces) == 1 else f"{name}[{i * len(up)}:{(i + 1) * len(up)}]"
+                result[part] = (norm((up, down @ basis)) / norm((up, down))) ** 2
         return result
+
+
+def stacked(slices: Sequence[Factors]) -> Factors:
+    """Updates of slices of a layer's rows, as one of the layer."""
+    up = torch.block_diag(*(torch.from_numpy(up) for up, _ in slices))
+    return up.numpy(), np.concatenate([down for _, down in slices])
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +152,26 @@ def test_hard_leaves_the_content_nothing_inside_the_style(neo: Klein) -> None:
 def test_blocks_are_told_apart(neo: Klein) -> None:
     neo.picture("a cat <nplora:dog:vangogh:0.5,single@hard>")
     neo.check(0.5, inf)
+
+
+def test_layers_take_turns(neo: Klein) -> None:
+    """Each slice by itself, in all layers of attentions; the others are added up."""
+    steps = 4
+    expected = neo.winners(steps)
+    print(expected)
+    assert len({tuple(by_step) for by_step in expected.values()}) >= 3
+    assert any(len({*winners}) > 1 for by_step in expected.values() for winners in by_step)
+    references: dict[str, dict[str, Factors]] = {}
+    for name, by_step in expected.items():
+        for winners in {*by_step, len(by_step[0]) * "c", len(by_step[0]) * "s"}:
+            references.setdefault(winners, {})[name] = neo.won(name, winners)
+    neo.host.watch(references)
+    neo.picture("a cat <nplora:dog:vangogh:method=klora>", steps)
+    neo.host.watch({})
+    assert schedules(neo.host.seen(), steps) == [{name: "".join(by_step) for name, by_step in expected.items()}]
+    last = {name: neo.won(name, by_step[-1]) for name, by_step in expected.items()}
+    others = {name: stacked([added(*sides) for sides in neo.pieces(name)]) for name in neo.dog if name not in expected}
+    neo.check_all({**last, **others})
 
 
 def test_a_saved_fusion_is_its_tag(neo: Klein) -> None:

@@ -5,6 +5,7 @@ Results are factors again, for the models that the files are made for may be lar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -120,19 +121,44 @@ def winners(
     As in k_lora, but with sums made once.
     """
     contents, styles = factors(content), factors(style)
+    meeting = {name: (contents[name], styles[name]) for name in contents if name in styles and is_attention(name)}
+    return letters(meeting, method, steps, alpha=alpha, beta=beta)
+
+
+def letters(
+    meeting: Mapping[str, tuple[Factors, Factors]],
+    method: str,
+    steps: int,
+    *,
+    alpha: float = 1.5,
+    beta: float | None = None,
+) -> dict[str, str]:
+    """The same of layers, or rows of layers, of which each side holds these updates."""
     beta = {"klora": 0.5, "klora*": 1.3, "fixed": 0.5}.get(method) if beta is None else beta
-    names = [name for name in contents if name in styles and is_attention(name)]
     sums, totals = {}, np.zeros(2)
-    for name in names:
-        k = contents[name][1].shape[0] * styles[name][1].shape[0]
-        sides = [up @ down for up, down in (contents[name], styles[name])]
-        sums[name] = [top_k_sum(side, k) for side in sides]
-        totals += [np.abs(side).sum() for side in sides]
+    for name, sides in meeting.items():
+        k = sides[0][1].shape[0] * sides[1][1].shape[0]
+        sums[name], overall = np.transpose([_magnitudes(side, k) for side in sides])
+        totals += overall
     gamma = totals[0] / totals[1]
-    result = dict.fromkeys(names, "")
+    result = dict.fromkeys(meeting, "")
     for t in range(steps):
         s = scale(t, steps, alpha, beta, star=method == "klora*")
         for name, (content_sum, style_sum) in sums.items():
             content_wins = s <= 1 if method == "fixed" else content_sum >= style_sum * gamma * s
             result[name] += "c" if content_wins else "s"
     return result
+
+
+ROWS = 2048
+
+
+def _magnitudes(update: Factors, k: int) -> tuple[float, float]:
+    """The sum of the k largest magnitudes of a layer, and that of all, from some rows at a time."""
+    up, down = update
+    largest, total = np.zeros(0), 0.0
+    for first in range(0, len(up), ROWS):
+        rows = np.abs(up[first : first + ROWS] @ down).ravel()
+        total += float(rows.sum())
+        largest = np.concatenate([largest, np.partition(rows, max(rows.size - k, 0))[-k:]])
+    return top_k_sum(largest, k), total

@@ -48,7 +48,10 @@ def shown(tmp_path) -> set[str]:
     return (texts | told | recipes | IN_JAVASCRIPT) - NAMES - hidden
 
 
-SAYING = ("webui/inspect_fold.py", "webui/save_fold.py", "webui/tag_line.py", "webui/work.py", "findings/sentences.py")
+SAYING = (
+    *("webui/inspect_fold.py", "webui/save_fold.py", "webui/tag_line.py", "webui/work.py"),
+    *("findings/sentences.py", "findings/sides.py"),
+)
 """Where sentences are put together that the panel shows."""
 
 REFUSING = (

@@ -66,4 +66,5 @@ FAMILY = family(
         "comfyui": "Forge, Forge Neo and ComfyUI, not by diffusers",
         "diffusers": "diffusers, and by Forge Neo but for the distilled guidance layer",
     },
+    t5="lora_te1_",
 )

@@ -111,4 +111,8 @@ FAMILY = family(
     bare=("(?:double|single)_blocks", "(?:img|txt|time|vector|guidance)_in", "final_layer"),
     excluded=_is_another,
     shows=lambda evidence: evidence.has(_OWN),
+    readers={
+        "kohya": "Forge, Forge Neo and ComfyUI, and by diffusers but for layers before and behind the blocks",
+        "comfyui": "Forge, Forge Neo and ComfyUI, not by diffusers",
+    },
 )

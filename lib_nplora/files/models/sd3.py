@@ -67,4 +67,9 @@ FAMILY = family(
     ),
     bare=("joint_blocks", "final_layer", "[ty]_embedder"),
     excluded=lambda evidence: evidence.has("attn1_to_"),
+    readers={
+        "kohya": "Forge and ComfyUI, not by diffusers and not by A1111",
+        "comfyui": "Forge and ComfyUI, not by diffusers and not by A1111",
+        "diffusers": "diffusers and ComfyUI, by A1111 for the attention of the picture alone, and not by Forge",
+    },
 )

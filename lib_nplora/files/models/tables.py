@@ -20,6 +20,7 @@ from .. import text_encoders
 from ..slot import BIAS, Slot, swapped
 from .evidence import OFTEN
 from .family import PREFIX, Entries, Evidence, Family, Spelling
+from .written import entries
 
 Ours = str | tuple[str, ...]
 Rows = Mapping[str, Ours]
@@ -188,6 +189,7 @@ def family(
     excluded: Callable[[Evidence], bool] = lambda evidence: False,
     usual: Spelling = "comfyui",
     readers: Mapping[Spelling, str] | None = None,
+    t5: str = text_encoders.T5,
 ) -> Family:
     """A family whose layers are in such a table.
 
@@ -199,6 +201,8 @@ def family(
         The spelling that most hosts read.
     readers
         See Family.
+    t5
+        What stands before a T5's layers: their text encoder's number.
     """
 
     def claims(evidence: Evidence) -> float:
@@ -208,11 +212,11 @@ def family(
         return 3 if own(evidence) else OFTEN
 
     spellings: dict[Spelling, Entries] = {
-        "comfyui": lambda layers: _entries(layers, table.whole, "diffusion_model.", str),
-        "kohya": lambda layers: _entries(layers, table.whole, PREFIX, _flat),
+        "comfyui": lambda layers: entries(layers, table.whole, "diffusion_model.", str, t5),
+        "kohya": lambda layers: entries(layers, table.whole, PREFIX, _flat, t5),
         "diffusers": lambda layers: (
-            _entries(_weights(layers), table.in_slices, "transformer.", str)
-            | _entries(_biases(layers), table.whole, "diffusion_model.", str)
+            entries(_weights(layers), table.in_slices, "transformer.", str, t5)
+            | entries(_biases(layers), table.whole, "diffusion_model.", str)
         ),
     }
     return Family(
@@ -227,23 +231,6 @@ def family(
         readers=readers or {},
         is_apart=True,
     )
-
-
-def _entries(
-    layers: Mapping[ModuleKey, Delta],
-    named: Callable[[Mapping[ModuleKey, Delta]], dict[str, Delta]],
-    prefix: str,
-    written: Callable[[str], str],
-) -> dict[str, Delta]:
-    """Layers by canonical names -> by those of a spelling."""
-    model = named({key: delta for key, delta in layers.items() if key.part != "te"})
-    text = {str(key.name): delta for key, delta in layers.items() if key.part == "te"}
-    if prefix != PREFIX:
-        text = {text_encoders.in_diffusers(name): delta for name, delta in text.items()}
-    biases = {name: name.endswith(BIAS) for name in model}
-    return text | {
-        prefix + written(name.removesuffix(BIAS)) + BIAS * biases[name]: delta for name, delta in model.items()
-    }
 
 
 def _weights(layers: Mapping[ModuleKey, Delta]) -> dict[ModuleKey, Delta]:

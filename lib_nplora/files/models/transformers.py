@@ -12,23 +12,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
-import torch
-
 from ...errors import FileError
 from ...layers.block import Block
 from ...layers.key import ModuleKey
-from ...maths.delta import Delta
-from ...maths.dense import DenseDelta
+from ...maths.delta import Delta, placed, total
 from .. import text_encoders
 from ..slot import BIAS, MLP, MLP_RATIO, Slot, swapped
 from .evidence import OFTEN
-from .family import PREFIX, Evidence, Family
+from .family import PREFIX, Evidence, Family, Spelling
+from .written import entries
 
 BARE = ("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embedder", "norm_out", "proj_out")
 """How diffusers' names start that have no prefix."""
-
-_T5 = "lora_te3_"
-"""Canonical names of a T5's layers start so; no model with a UNet reads its text."""
 
 Slices = tuple[int, int]
 _Tails = Mapping[str, tuple[str, "Slices | None"]]
@@ -121,14 +116,32 @@ class Names:
         match = re.fullmatch(r"\w*?blocks_\d+_(.+)", layer.removeprefix(PREFIX))
         return len(self._fused.get(self._dotted_tails.get(match[1], ""), ())) if match else 0
 
-    def first(self, name: str) -> str | None:
-        """What the model's first authors call a layer, as `in_diffusers` calls it; None if they have no such layer."""
+    def first(self, layer: str) -> str:
+        """What the model's first authors call a layer, by its canonical name. Raises FileError."""
+        name = self.in_diffusers(layer)
         if match := re.fullmatch(r"(\w*?blocks)\.(\d+)\.(.+)", name):
-            kind = next((one for one in self.blocks if one.ours == match[1]), None)
-            tails, head, tail = (kind.tails, f"{kind.theirs}.{match[2]}.", match[3]) if kind else ({}, "", name)
+            kind = next(one for one in self.blocks if one.ours == match[1])
+            tails, head, tail = kind.tails, f"{kind.theirs}.{match[2]}.", match[3]
         else:
             tails, head, tail = self.singles, "", name
-        return next((head + theirs for theirs, ours in tails.items() if ours == tail), None)
+        found = next((head + theirs for theirs, ours in tails.items() if ours == tail), None)
+        if found is None:
+            raise FileError(f"layer {layer} has no name but diffusers': choose that spelling")
+        return found
+
+    def whole(self, layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:
+        """Layers and biases, some of them in slices, by the first authors' names. Raises FileError."""
+        parts: dict[str, list[tuple[ModuleKey, Delta]]] = {}
+        for key, delta in layers.items():
+            parts.setdefault(str(key.name), []).append((key, delta))
+        found: dict[str, Delta] = {}
+        for name, held in parts.items():
+            layer = name.removesuffix(BIAS)
+            first, joined = self.first(layer), _joined(name, held, self.slice_count(layer))
+            slot = self.slot_of(_flat(first))
+            turned = slot is not None and slot.is_swapped(joined.shape if joined.has_input_side else joined.shape[:1])
+            found[first + BIAS * (name != layer)] = swapped(joined) if turned else joined
+        return found
 
     def pieces(self, key: ModuleKey, delta: Delta) -> Iterator[tuple[str, Delta]]:
         """A layer, or some of its rows, by diffusers' names, which has fused layers in slices. Raises FileError."""
@@ -160,6 +173,7 @@ def family(
     bare: tuple[str, ...],
     excluded: Callable[[Evidence], bool] = lambda evidence: False,
     shows: Callable[[Evidence], bool] = lambda evidence: True,
+    readers: Mapping[Spelling, str] | None = None,
 ) -> Family:
     """A family whose diffusion model is such a transformer.
 
@@ -173,11 +187,13 @@ def family(
         Whether a file cannot be of this family, whatever its names.
     shows
         Whether a file shows what tells this family from those that have taken over its names.
+    readers
+        See Family.
     """
 
     def has(layer: str) -> bool:
         rest = layer.removeprefix(PREFIX).removesuffix(BIAS)
-        return layer.startswith(_T5) or (layer.startswith(PREFIX) and names.slot_of(rest) is not None)
+        return layer.startswith(text_encoders.T5) or (layer.startswith(PREFIX) and names.slot_of(rest) is not None)
 
     def claims(evidence: Evidence) -> float:
         if not any(map(has, evidence.widths)) or excluded(evidence):
@@ -196,45 +212,47 @@ def family(
         slot_of=names.slot_of,
         claims=claims,
         has=has,
-        entries={"diffusers": partial(_entries, names)},
+        entries={
+            "diffusers": partial(_in_diffusers, names),
+            "comfyui": lambda layers: entries(layers, names.whole, "diffusion_model.", str),
+            "kohya": lambda layers: entries(layers, names.whole, PREFIX, _flat),
+        },
         slice_count=names.slice_count,
+        readers=readers or {},
     )
 
 
-def _entries(names: Names, layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:
+def _in_diffusers(names: Names, layers: Mapping[ModuleKey, Delta]) -> dict[str, Delta]:
     """The names of diffusers, with q, k and v one by one, but for two things that hosts read by other names only.
 
     Those are biases, whole layers by the names of the model's first authors, and a T5, which is kohya's.
     """
     found: dict[str, Delta] = {}
-    biases: dict[str, list[tuple[ModuleKey, Delta]]] = {}
+    biases: dict[ModuleKey, Delta] = {}
     for key, delta in layers.items():
         name = str(key.name)
         if name.endswith(BIAS) and key.part == "unet":
-            biases.setdefault(name, []).append((key, delta))
+            biases[key] = delta
         elif key.part == "te":
             found[text_encoders.in_diffusers(name)] = delta
         else:
             found.update(names.pieces(key, delta))
-    for name, parts in biases.items():
-        layer = name.removesuffix(BIAS)
-        whole = _joined(name, parts, names.slice_count(layer))
-        if layer.endswith("norm_out_linear"):
-            whole = swapped(whole)
-        found[f"diffusion_model.{names.first(names.in_diffusers(layer))}{BIAS}"] = whole
-    return found
+    return found | entries(biases, names.whole, "diffusion_model.", str)
 
 
 def _joined(name: str, parts: list[tuple[ModuleKey, Delta]], count: int) -> Delta:
-    """One bias of its slices, in the order of their rows."""
+    """One layer or bias of its slices; of a layer, nothing changes in the rows of those that are not there."""
     if parts[0][0].rows is None:
         return parts[0][1]
-    parts = sorted(parts, key=lambda part: part[0].rows or (0, 0))
-    rows = [key.rows or (0, 0) for key, _ in parts]
-    height = min(stop - start for start, stop in rows) * (count if count <= MLP else MLP + MLP_RATIO)
-    if [start for start, _ in rows] + [height] != [0] + [stop for _, stop in rows]:
-        raise FileError(f"{name} is changed in some of its slices only, which no host can read: leave biases out")
-    return DenseDelta(torch.cat([delta.dense() for _, delta in parts]), (height,))
+    rows = sorted(key.rows or (0, 0) for key, _ in parts)
+    widths = count if count <= MLP else MLP + MLP_RATIO
+    if name.endswith(BIAS):
+        height = min(stop - start for start, stop in rows) * widths
+        if [start for start, _ in rows] + [height] != [0] + [stop for _, stop in rows]:
+            raise FileError(f"{name} is changed in some of its slices only, which no host can read: leave biases out")
+    else:
+        height = parts[0][1].shape[1] * widths
+    return total([placed(delta, (key.rows or (0, 0))[0], height) for key, delta in parts])
 
 
 def _flat(dotted: str) -> str:

@@ -132,6 +132,7 @@ def family(label: str, te_prefix: str, metadata: Mapping[str, str], context: int
         claims=claims,
         kernel=kernel,
         entries={"kohya": partial(_in_kohya, te_prefix), "diffusers": _in_diffusers},
+        readers={"diffusers": "diffusers, and not throughout by WebUIs, for which kohya's is made"},
         keeps_words=False,
     )
 

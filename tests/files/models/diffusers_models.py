@@ -13,6 +13,11 @@ from torch import Tensor
 from tests.files import newer
 
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "SD 3": (
+        "SD3Transformer2DModel",
+        "SD3",
+        {"num_layers": 2, "num_attention_heads": 24, "caption_projection_dim": 1536},
+    ),
     "Flux": ("FluxTransformer2DModel", "Flux", {"num_layers": 2, "num_single_layers": 2, "guidance_embeds": True}),
     "Chroma": ("ChromaTransformer2DModel", "Flux", {"num_layers": 2, "num_single_layers": 2}),
     "FLUX.2": ("Flux2Transformer2DModel", "Flux2", {"num_layers": 2, "num_single_layers": 2}),

@@ -229,7 +229,7 @@ def test_its_checkpoint_gives_slices_and_whole_layers(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (["--mu", "1,double0@2"], "this model has no block double0: it has te1, in and single0 to single1"),
-        (["--spelling", "kohya"], "Flux, SD 3 and Weave are not written in kohya's spelling: choose diffusers'"),
+        (["--spelling", "kohya"], "Weave are not written in kohya's spelling: choose diffusers'"),
     ],
 )
 def test_what_it_has_not_is_refused(

@@ -98,7 +98,7 @@ def test_two_spellings_meet_and_any_is_written(tmp_path: Path, family: str, spel
 
 @pytest.mark.parametrize(
     ("family", "spelling", "readers"),
-    [(one.label, spelling, readers) for one in families() for spelling, readers in one.readers.items()],
+    [(one.label, spelling, said) for one in families() if one.is_apart for spelling, said in one.readers.items()],
 )
 def test_who_reads_a_spelling_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str, spelling: str, readers: str
@@ -145,14 +145,30 @@ def test_lumina_2_is_read_by_diffusers(tmp_path: Path) -> None:
     rows = dict(zip(names, (3840, 2304, 9216, 2304, 9216, 9216)))
     lora = {f"layers.0.{name}": (torch.randn(rows[name], 1), torch.randn(1, 2304)) for name in names}
     lora["layers.0.feed_forward.w2"] = (torch.randn(2304, 1), torch.randn(1, 9216))
-    for name in ("content", "style"):
-        newer.write(tmp_path / f"{name}.safetensors", newer.comfyui(lora) if name == "content" else newer.kohya(lora))
+    newer.write(tmp_path / "content.safetensors", newer.comfyui(lora))
+    newer.write(
+        tmp_path / "style.safetensors", newer.kohya({name: (2 * up, down) for name, (up, down) in lora.items()})
+    )
     convert = theirs._convert_non_diffusers_lumina2_lora_to_diffusers
     right = convert(load_file(fused(tmp_path, "--spelling", "comfyui", "--mu", "hard")))
     ours = load_file(fused(tmp_path, "--spelling", "diffusers", "--mu", "hard"))
     assert ours.keys() == right.keys()
     heights = {name: tensor.shape[0] for name, tensor in right.items() if "lora_B" in name}
     assert heights == {name: tensor.shape[0] for name, tensor in ours.items() if "lora_B" in name}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_chromas_t5_is_its_first_text_encoder(tmp_path: Path, spelling: str) -> None:
+    """As hosts name it, which count the text encoders that the model has; kohya's scripts call FLUX.1's the third."""
+    name = "encoder.block.0.layer.0.SelfAttention.q"
+    pair = [{name: (torch.randn(8, 2), torch.randn(2, 8))} for _ in range(2)]
+    states = newer.comfyui(pair[0], "text_encoders.t5xxl.transformer."), newer.kohya(pair[1], "lora_te1_")
+    for role, state, spelled in zip(("content", "style"), states, (newer.comfyui, newer.kohya)):
+        model = spelled(newer.random_lora("Chroma", 2, len(role)))
+        newer.write(tmp_path / f"{role}.safetensors", model | state, newer.HEADERS["Chroma"])
+    out = load_file(fused(tmp_path, "--spelling", spelling))
+    text = newer.Written.of({tensor: out[tensor] for tensor in out if "encoder_block" in tensor}, "lora_te1_")
+    assert_same(text.deltas, added(*pair))
 
 
 @pytest.mark.parametrize("spelled", [newer.comfyui, newer.kohya])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from ...reference.kohya import fused
@@ -31,6 +33,24 @@ class WrongTags:
             assert reason in comment
         assert picture.pixels == plain
         assert driver.compare({}).outside == 0
+
+    @pytest.mark.parametrize(
+        ("prompt", "without"),
+        [
+            ("<nplora:dog:dog_again:hard>", ""),
+            ("<lora:dog:1:role=content> <lora:dog_again:0.5:role=style>", "<lora:dog:1> <lora:dog_again:0.5>"),
+        ],
+    )
+    def test_a_copy_under_another_name_is_no_second_lora(self, driver, loras, prompt, without):
+        """As on the command line; ordinary tags are merged plainly, as they are without us."""
+        copy = driver.lora_dir / "dog_again.safetensors"
+        shutil.copy(loras.dog, copy)
+        expected = driver.generate(f"a cat {without}").pixels
+        picture = driver.generate(f"a cat {prompt}")
+        copy.unlink()
+        (comment,) = picture.comments
+        assert "'dog' and 'dog_again' would be content and style at once (both are the same LoRA)" in comment
+        assert picture.pixels == expected
 
     def test_a_wrong_tag_leaves_the_others_alone(self, driver, loras):
         alone = driver.generate("a cat <lora:hat:0.5>")
