@@ -268,11 +268,13 @@ def test_an_answer_that_comes_late_does_not_stay(panel):
 
 @pytest.mark.parametrize("tab", ["txt2img", "img2img"])
 def test_the_tag_line_says_what_it_waits_for_and_insert_waits_too(page, tab):
+    page.set_viewport_size({"width": 400, "height": 1000})
     panel = Panel(page, tab)
     panel.open_tab(tab)
     panel.toggle()
     insert = panel.part("insert")
     expect(panel.tag).to_have_value("No tag yet: choose a content LoRA and a style LoRA")
+    assert panel.tag.evaluate("box => box.scrollHeight <= box.clientHeight")
     expect(insert).to_be_disabled()
     panel.choose("content", "dog")
     expect(panel.tag).to_have_value("No tag yet: choose a style LoRA")
