@@ -107,13 +107,14 @@ def _offered(panel, *names):
     """These settings of methods are there to be filled in, and no others."""
     for name, parameter in parameters().items():
         parts = [name, *([f"{name}_by_block", f"{name}_by_block_add"] if parameter.by_block else [])]
-        for part in (*parts, *(["mu_position", "hard", "mu_recipe"] if name == "mu" else [])):
+        for part in (*parts, *(["mu_position", "hard"] if name == "mu" else [])):
             expect(panel.part(part)).to_be_visible(visible=name in names)
 
 
 def test_each_method_offers_what_it_reads(panel):
     panel.choose_pair()
     _offered(panel, *(one.name for one in methods()["np"].parameters))
+    expect(panel.part("mu_recipe")).to_be_visible()
     about = panel.part("about").locator("p")
     expect(about).to_have_text(methods()["np"].about)
     for name in ("klora", "dare", "switch", "ties", "direct", "hard", "reverse"):
@@ -123,6 +124,7 @@ def test_each_method_offers_what_it_reads(panel):
         expect(panel.tag).to_have_value(f"<nplora:dog:vangogh{mu}:method={name}>")
         expect(about).to_have_text(method.about)
         _offered(panel, *(one.name for one in method.parameters))
+        expect(panel.part("mu_recipe")).to_be_hidden()
 
 
 def test_a_setting_left_empty_shows_the_methods_own(panel):
