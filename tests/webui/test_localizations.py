@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from lib_nplora.fusion.walk import NO_INPUT_SIDE
 from lib_nplora.jobs.job import NO_ACCELERATOR, PLAIN_MERGE, Remark
 from lib_nplora.jobs.pair import NOTHING_MEETS, ONLY_DIFFUSERS, FileFusion
 from lib_nplora.methods.parameter import Strength
+from lib_nplora.methods.rar import NAME_IT, PUBLISHED
 from lib_nplora.methods.table import methods, parameters
 from lib_nplora.webui.words import of_language
 from lib_nplora.webui.words import remarks as remarks_told
@@ -56,7 +58,9 @@ SAYING = ("webui/inspect_fold.py", "webui/save_fold.py", "webui/tag_line.py", "w
 """Where sentences are put together that the panel shows."""
 
 REFUSING = (
-    *("files/sizing.py", "findings/plots.py", "jobs/job.py", "jobs/new_file.py", "jobs/pair.py"),
+    *("files/base.py", "files/pairs.py", "files/sizing.py", "files/tensor_file.py", "files/writer.py"),
+    *("files/models/tables.py", "files/models/transformers.py", "files/models/unets.py"),
+    *("fusion/walk.py::_check_shapes", "findings/plots.py", "jobs/job.py", "jobs/new_file.py", "jobs/pair.py"),
     *("files/refusals.py::two_models", "request/tag.py::check_name"),
     *("layers/block.py", "layers/by_block.py", "maths/rank_rule.py"),
     *(
@@ -100,6 +104,7 @@ def refusals() -> set[str | None]:
         for call in (call for call in calls(path, "Error") if ast.unparse(call.func) != "ValueError"):
             found.add(template(call.args[0], constants))
             found |= {template(one.args[-1]) for one in call.args[1:] if isinstance(one, ast.Call)}
+            found |= {constant(path, one.id).on("WebUI") for one in call.args[1:] if isinstance(one, ast.Name)}
         hints = [node.value for node in ast.walk(part(path)) if isinstance(node, ast.Assign) and is_hint(node)]
         found |= {text for hint in hints for text in joined(hint)}
     return found
@@ -154,6 +159,12 @@ def is_hint(node: ast.Assign) -> bool:
     return ast.unparse(node.targets[0]) in ("hint", "decimals")
 
 
+def constant(path: str, name: str) -> Any:
+    """What has that name in a module."""
+    module = path.partition(".py")[0].replace("/", ".")
+    return getattr(importlib.import_module(f"lib_nplora.{module}"), name)
+
+
 def named_texts(path: str) -> dict[str, str]:
     """The texts that have names in a module."""
     body = ast.parse((ROOT / "lib_nplora" / path.partition("::")[0]).read_text(encoding="utf-8")).body
@@ -165,6 +176,8 @@ def template(node: ast.expr, constants: Mapping[str, str] = MappingProxyType({})
     """A text with `{name}` for what differs from case to case; None for what is put together elsewhere."""
     if isinstance(node, ast.Constant):
         return str(node.value)
+    if isinstance(node, ast.Name):
+        return constants.get(node.id)
     if not isinstance(node, ast.JoinedStr):
         return None
     pieces: list[str] = []
@@ -217,11 +230,18 @@ def test_the_panel_speaks_the_hosts_language(tmp_path):
         assert tag_line.shown([True]) == "Noch kein Tag: ein Inhalts-LoRA und ein Stil-LoRA wählen"
         assert tag_line.shown([True, "dgo", "vangogh"]).startswith("Noch kein Tag: es gibt kein LoRA namens 'dgo'.")
 
-        def fail() -> str:
-            raise FileError("the fused layer 3 has no small rank", Remedy("", "", "choose a size such as 32"))
+        def refused(problem: str, remedy: Remedy) -> str:
+            def fail() -> str:
+                raise FileError(problem, remedy)
 
-        refused = work.told(fail, str)
-    assert refused == "die verschmolzene Schicht 3 hat keinen kleinen Rang: eine Größe wie 32 wählen"
+            return work.told(fail, str)
+
+        small = refused("the fused layer 3 has no small rank", Remedy("", "", "choose a size such as 32"))
+        assert small == "die verschmolzene Schicht 3 hat keinen kleinen Rang: eine Größe wie 32 wählen"
+        assert refused(PUBLISHED, NAME_IT).endswith(
+            "nicht für kommerzielle Zwecke): herunterladen und die eigene Kopie in den Einstellungen des WebUI nennen, "
+            "NP-LoRA: Hypernetz"
+        )
 
 
 @pytest.mark.parametrize(
