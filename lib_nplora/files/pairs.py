@@ -116,8 +116,10 @@ def _check_known(content: Opened, style: Opened, spelling: Spelling | None) -> N
             continue
         module = next(module for module in opened.words if names.slot_of(module) is None)
         if spelling:
-            why = "so it can be written only as its files spell it: leave the spelling out"
-            raise FileError(f"'{opened.file.path.name}' is for a model that is not known here ({short(module)}), {why}")
+            raise FileError(
+                f"'{opened.file.path.name}' is for a model that is not known here ({short(module)}), so it can be "
+                "written only as its files spell it: leave the spelling out"
+            )
         other = style if opened is content else content
         raise FileError(
             f"'{opened.file.path.name}' is for a model that is not known here (it holds layer {short(module)}), and "

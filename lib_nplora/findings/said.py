@@ -45,20 +45,21 @@ def say(text: str, **values: Value) -> Said:
 def translated(text: str, words: Mapping[str, str]) -> str:
     """A sentence that is said already, by a list of translations; in English where none of its sentences fits.
 
-    Where several fit with values in their `{name}`, that with the most words of its own counts. What stands in a
-    value is translated if it is a sentence with values, too, so that names of LoRAs stay as they are.
+    Where several fit with values in their `{name}`, that with the most words of its own counts. A value is translated,
+    too, unless it stands in quotes, as names do.
     """
-    return words.get(text) or _refitted(text, words)
-
-
-def _refitted(text: str, words: Mapping[str, str]) -> str:
+    if told := words.get(text):
+        return told
     fits = [(len(_NAME.sub("", known)), known) for known in words if "{" in known and _pattern(known).fullmatch(text)]
     if not fits:
         return text
     _, known = max(fits)
     found = _pattern(known).fullmatch(text)
     assert found
-    values = {name: _refitted(value, words) for name, value in found.groupdict().items()}
+    values = {
+        name: value if f"'{{{name}}}'" in known else translated(value, words)
+        for name, value in found.groupdict().items()
+    }
     return Said(known, values).told(words)
 
 

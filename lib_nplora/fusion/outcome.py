@@ -64,14 +64,17 @@ class Summary:
 
     def __str__(self) -> str:
         counts = Counter(layer.outcome for layer in self.layers.values())
-        unprojected = (layer for layer in self.layers.values() if layer.outcome is Outcome.UNPROJECTED)
-        reasons = dict.fromkeys(layer.reason for layer in unprojected)
-        left_out = f"{counts[Outcome.LEFT_OUT]} left out, " if counts[Outcome.LEFT_OUT] else ""
-        because = f" ({'; '.join(reasons)})" if reasons else ""
+        reasons = {layer.reason: None for layer in self.layers.values() if layer.outcome is Outcome.UNPROJECTED}
+        unprojected = f"{counts[Outcome.UNPROJECTED]} added unprojected"
+        if reasons:
+            unprojected = f"{counts[Outcome.UNPROJECTED]} added unprojected ({'; '.join(reasons)})"
+        others = f"{self.not_matched} not matched"
+        if counts[Outcome.LEFT_OUT]:
+            others = f"{counts[Outcome.LEFT_OUT]} left out, {self.not_matched} not matched"
         return (
             f"{counts[Outcome.FUSED]} layers fused, {counts[Outcome.CONTENT_ONLY]} content only, "
-            f"{counts[Outcome.STYLE_ONLY]} style only, {counts[Outcome.UNPROJECTED]} added unprojected{because}, "
-            f"{left_out}{self.not_matched} not matched; {100 * self.removed:.2f} % of the content's energy removed"
+            f"{counts[Outcome.STYLE_ONLY]} style only, {unprojected}, {others}; "
+            f"{100 * self.removed:.2f} % of the content's energy removed"
         )
 
     @property

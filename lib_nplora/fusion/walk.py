@@ -29,6 +29,9 @@ from .outcome import LayerReport, Outcome, Summary
 _ELSEWHERE = "which it can in a pipeline of diffusers alone (fuse_into, generate): choose another method"
 """What to do about a method that looks at the model where nothing lets it."""
 
+NO_INPUT_SIDE = "norms and biases have no input side"
+"""Why layers that both LoRAs have are added as they are."""
+
 
 @dataclass(frozen=True, eq=False)
 class FusedLayer:
@@ -261,7 +264,7 @@ def _report(layer: Layer) -> LayerReport:
         outcome = Outcome.FUSED if layer.has_input_side else Outcome.UNPROJECTED
     else:
         outcome = Outcome.CONTENT_ONLY if layer.content else Outcome.STYLE_ONLY
-    reason = "" if layer.has_input_side else "norms and biases have no input side"
+    reason = "" if layer.has_input_side else NO_INPUT_SIDE
     return LayerReport(outcome, layer.content.energy, layer.style.energy, reason=reason)
 
 

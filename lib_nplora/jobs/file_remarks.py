@@ -23,7 +23,7 @@ def of_scale(lora: LoraFile) -> Iterator[Remark]:
     name = lora.path.name
     if lora.scales_beside:
         low, high = min(lora.scales_beside), max(lora.scales_beside)
-        told = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+        told = f"{low:.3g}" if low == high else f"{low:.3g}-{high:.3g}"
         strength = f", {1 / low:.3g} x as strong as here" if low == high and low else ""
         yield Remark(
             f"'{name}' holds its scale ({told}) beside its tensors alone, where WebUIs do not look: "

@@ -195,8 +195,8 @@ class Job:
         """Headers that name more than one model."""
         families = {label: lora.name for lora in self._loras if (label := header_name(lora.metadata))}
         if len(families) > 1:
-            made = " and ".join(f"'{name}' for {label}" for label, name in families.items())
-            yield Remark(f"these LoRAs are made for different models, {made}: the result may be noise")
+            made = ", ".join(f"'{name}': {label}" for label, name in families.items())
+            yield Remark(f"these LoRAs are made for different models ({made}): the result may be noise")
 
     def _without_effect(self, summary: Summary) -> Iterator[Remark]:
         for role, sources, side, energy in (
@@ -220,9 +220,7 @@ class Job:
 
     def _left_out(self, summary: Summary) -> Iterator[Remark]:
         if not summary.as_asked and (summary.any_fused or summary.not_matched):
-            left_out = [
-                f"{len(lora.weights.unmatched)} of the modules in '{lora.name}' fit no layer of this model"
-                for lora in self._loras
-                if lora.weights.unmatched
-            ]
-            yield Remark("; ".join([f"not everything could be fused: {summary}", *left_out]))
+            yield Remark(f"not everything could be fused: {summary}")
+            for lora in self._loras:
+                if unmatched := len(lora.weights.unmatched):
+                    yield Remark(f"{unmatched} of the modules in '{lora.name}' fit no layer of this model")

@@ -21,8 +21,8 @@ from .parts import HIDDEN, Parts, sentence
 from .rest_errors import shown
 from .saving import file_pair
 from .verdict_line import HINT
-from .words import of_language
-from .work import PROGRESS, known_host, others, remarks, request_of, shown_on, told
+from .words import of_language, remarks
+from .work import PROGRESS, known_host, others, request_of, shown_on, told
 
 
 def make(parts: Parts) -> None:
@@ -60,7 +60,7 @@ def _inspected(progress: Any = PROGRESS, *args: Any) -> tuple[str, str, str]:
         first, *rest = (finding.told(words) for finding in findings(fusion, request))
         drawn = pictures(fusion, request, steps, DARK if dark else LIGHT, words)
         shown_pictures = _pictures((title_of(one), as_png(one)) for one in drawn)
-        return _sentences(first, tag, [*rest, *remarks(fusion)]), shown_pictures, sentence(first)
+        return _sentences(first, tag, [*rest, *remarks(fusion, words)]), shown_pictures, sentence(first)
 
     return told(inspect, lambda problem: (sentence(problem), "", sentence(HINT)))
 

@@ -35,7 +35,7 @@ def make_strengths(parts: Parts) -> None:
             gr.HTML,
             _recipe(parameter),
             value=sentence(widget.recipe),
-            visible=bool(widget.recipe and parts.reads(parameter)),
+            visible=_takes_recipe(method_named(parts.start["method"]), parameter),
         )
 
 
@@ -112,6 +112,13 @@ def _recipe(parameter: Parameter[Any]) -> str:
     return f"{parameter.name}_recipe"
 
 
+def _takes_recipe(method: Method, parameter: Parameter[Any]) -> bool:
+    """Whether what to try first holds: where a method protects the content instead, more makes the style weaker."""
+    widget = parameter.widget
+    read = method.parameter(parameter.name) is not None
+    return isinstance(widget, Strength) and bool(widget.recipe) and read and method.projects_by is not None
+
+
 def _follow_method(parts: Parts) -> None:
     """Say what the chosen method does, and offer what it reads, with its own values where nothing is typed."""
 
@@ -120,9 +127,11 @@ def _follow_method(parts: Parts) -> None:
         updates = [gr.update(value=sentence(method.about if method else NO_METHOD))]
         for parameter in parameters().values():
             seen = {"visible": bool(method and method.parameter(parameter.name))}
+            recipe = {"visible": bool(method and _takes_recipe(method, parameter))}
             typed = method is not None and not isinstance(parameter.widget, (Choice, Strength))
             updates.append(gr.update(**seen, **(_placeholder(method, parameter) if method and typed else {})))
-            updates += [gr.update(**seen) for _ in _names(parameter)[1:]]
+            for name in _names(parameter)[1:]:
+                updates.append(gr.update(**(recipe if name == _recipe(parameter) else seen)))
         return updates
 
     outputs = [parts["about"], *(parts[name] for one in parameters().values() for name in _names(one))]

@@ -9,9 +9,11 @@ import gradio as gr
 from modules.ui_common import create_refresh_button
 from modules.ui_components import ToolButton
 
+from ..findings.said import translated
 from . import by_block_line, running
 from .fields import ROLES, by_block
 from .parts import AT_ONCE, HIDDEN, Parts, row
+from .words import of_language
 
 INFO = {"content": "the subject", "style": "the look"}
 RESTORED = "restored"
@@ -102,7 +104,7 @@ def _tell_place(usual: str) -> Callable[[str], Any]:
     """A function that has a list say where the chosen file lies, if others have its name, too."""
 
     async def tell(name: str) -> Any:
-        return gr.update(info=running.folder_of(name) or usual)
+        return gr.update(info=running.folder_of(name) or translated(usual, of_language()))
 
     return tell
 

@@ -15,8 +15,8 @@ from ..jobs.pair import FileFusion, Saving, losses_told
 from .parts import Parts, row
 from .rest_errors import shown
 from .saving import save
-from .words import of_language
-from .work import PROGRESS, known_host, others, remarks, request_of, shown_on, told
+from .words import of_language, remarks
+from .work import PROGRESS, known_host, others, request_of, shown_on, told
 
 USUAL = "usual"
 """The spelling that the model's LoRAs mostly have."""
@@ -83,7 +83,7 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
         saved = save(known_host(), request, (output or "").strip(), how, shown_on(progress))
         words = of_language()
         where = say("<lora:{name}:1> is in {file}.", name=saved.file.stem, file=str(saved.file)).told(words)
-        return shown(" ".join([where, *_told_of(saved.fusion, words)]))
+        return shown("\n".join([where, *_told_of(saved.fusion, words)]))
 
     return told(saving, lambda sentence: sentence)
 
@@ -91,4 +91,4 @@ def _saved(progress: Any = PROGRESS, *args: Any) -> str:
 def _told_of(fusion: FileFusion, words: Mapping[str, str]) -> Sequence[str]:
     lost = [f"{translated(losses_told(fusion), words)}."] if fusion.losses else []
     plain = [translated(PLAIN_MERGE, words)] if fusion.merges_plainly else []
-    return [*lost, *plain, *remarks(fusion)]
+    return [*lost, *plain, *remarks(fusion, words)]

@@ -26,6 +26,7 @@ def make(parts: Parts) -> None:
             value=lambda: shown(parts.values()),
             label="Tag",
             info="what the panel adds to the prompt",
+            lines=2,  # Gradio fits a box to its text only while it is on show.
             interactive=False,
             scale=3,
             min_width=240,

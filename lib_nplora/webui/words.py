@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from ..errors import NploraError
+from ..errors import NploraError, Remedy
 from ..findings.said import translated
+from ..jobs.pair import FileFusion
 
 
 def of_language() -> Mapping[str, str]:
@@ -24,5 +25,14 @@ def of_language() -> Mapping[str, str]:
 
 def refusal(error: NploraError, words: Mapping[str, str]) -> str:
     """Why something cannot be done, and what would work, in one line of that language."""
-    parts = [error.problem, *([error.remedy.on("WebUI")] if error.remedy else [])]
+    return _in_one_line(error.problem, error.remedy, words)
+
+
+def remarks(fusion: FileFusion, words: Mapping[str, str]) -> list[str]:
+    """What is said of a fusion, a line each."""
+    return [_in_one_line(remark.text, remark.remedy, words) for remark in fusion.remarks]
+
+
+def _in_one_line(text: str, remedy: Remedy | None, words: Mapping[str, str]) -> str:
+    parts = [text, *([remedy.on("WebUI")] if remedy else [])]
     return ": ".join(translated(" ".join(part.split()), words) for part in parts)

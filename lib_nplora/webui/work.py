@@ -12,7 +12,6 @@ from ..errors import HostError, NploraError
 from ..findings.said import say
 from ..hosts.protocol import Host
 from ..jobs.job import Progress
-from ..jobs.pair import FileFusion
 from ..request.request import FusionRequest
 from . import running
 from .fields import PanelState, fields
@@ -53,10 +52,6 @@ def shown_on(bar: Any) -> Progress:
             bar((done, total), unit="layers")
 
     return show
-
-
-def remarks(fusion: FileFusion) -> Sequence[str]:
-    return [remark.told("WebUI") for remark in fusion.remarks]
 
 
 def told(work: Callable[[], T], refused: Callable[[str], T]) -> T:

@@ -118,7 +118,7 @@ def test_a_scale_that_webuis_do_not_see_is_remarked_once(tmp_path: Path) -> None
 
 def test_several_scales_are_told_as_a_range(tmp_path: Path) -> None:
     (told,) = remarks(pair(tmp_path, {"lora_alpha": "16", "text_encoder.lora_alpha": "8"}, UNET, TEXT))
-    assert "its scale (2 to 4)" in told
+    assert "its scale (2-4)" in told
     assert told.endswith("apply it with scale 1")
 
 

@@ -450,7 +450,7 @@ def test_modules_without_a_layer_are_counted(driver, loras):
     tensors[f"{name}.lora_up.weight"], tensors[f"{name}.lora_down.weight"] = torch.ones(4, 1), torch.ones(1, 4)
     save_file(tensors, driver.lora_dir / "more.safetensors")
     picture = driver.generate("a cat <nplora:more:vangogh:10>")
-    assert "1 of the modules in 'more' fit no layer of this model" in picture.comments[0]
+    assert any("1 of the modules in 'more' fit no layer of this model" in comment for comment in picture.comments)
     assert driver.compare(fused(loras.dog, loras.vangogh, 10)).worst < 1e-4
 
 

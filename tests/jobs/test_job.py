@@ -110,7 +110,7 @@ def test_headers_that_name_two_families_are_remarked_on():
         style = replace(VANGOGH, metadata={"ss_base_model_version": version})
         found = told(job(*made, style))
         assert len(found) == remarks
-        assert all("made for different models, 'dog' for SDXL and 'vangogh' for Flux" in text for text in found)
+        assert all("made for different models ('dog': SDXL, 'vangogh': Flux)" in text for text in found)
 
 
 def test_headers_that_name_two_models_of_no_list_are_remarked_on():
@@ -118,7 +118,7 @@ def test_headers_that_name_two_models_of_no_list_are_remarked_on():
         made = [replace(DOG, metadata={"ss_base_model_version": "foo"})]
         found = told(job(*made, replace(VANGOGH, metadata={"ss_base_model_version": version})))
         assert len(found) == bool(remarks)
-        assert all("different models, 'dog' for foo and 'vangogh' for bar:" in text for text in found)
+        assert all("different models ('dog': foo, 'vangogh': bar):" in text for text in found)
 
 
 @pytest.mark.parametrize("role", ["content", "style"])
@@ -131,9 +131,9 @@ def test_a_side_that_changes_nothing_is_remarked_on_unless_it_was_asked_for(role
 
 
 def test_what_fits_no_layer_is_remarked_on_by_its_lora():
-    (remark,) = told(job(lora("dog", unmatched=("a", "b")), VANGOGH))
-    assert remark.startswith("not everything could be fused: 1 layers fused")
-    assert remark.endswith("; 2 of the modules in 'dog' fit no layer of this model")
+    summary, own = told(job(lora("dog", unmatched=("a", "b")), VANGOGH))
+    assert summary.startswith("not everything could be fused: 1 layers fused")
+    assert own == "2 of the modules in 'dog' fit no layer of this model"
 
 
 def test_what_a_method_does_not_read_is_remarked_on():

@@ -21,6 +21,8 @@ def test_a_list_says_where_the_chosen_file_lies_if_others_have_its_name(tmp_path
         tell = pair_parts._tell_place("the subject")
         told = {name: asyncio.run(tell(name))["info"] for name in ("dog", "cat", "nobody", "")}
         both = [update["info"] for update in asyncio.run(pair_parts._tell_places("cat", "dog"))]
+        host.page.words["the subject"] = "das Motiv"
+        assert asyncio.run(tell("dog"))["info"] == "das Motiv"
     assert told == {"dog": "the subject", "cat": "b/cat.safetensors", "nobody": "the subject", "": "the subject"}
     assert both == ["b/cat.safetensors", "the look"]
 

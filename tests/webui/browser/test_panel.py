@@ -99,12 +99,13 @@ def _offered(panel, *names):
     """These settings of methods are there to be filled in, and no others."""
     for name, parameter in parameters().items():
         parts = [name, *([f"{name}_by_block", f"{name}_by_block_add"] if parameter.by_block else [])]
-        for part in (*parts, *(["mu_position", "hard", "mu_recipe"] if name == "mu" else [])):
+        for part in (*parts, *(["mu_position", "hard"] if name == "mu" else [])):
             expect(panel.part(part)).to_be_visible(visible=name in names)
 
 
 def test_each_method_offers_what_it_reads(paired):
     _offered(paired, *(one.name for one in methods()["np"].parameters))
+    expect(paired.part("mu_recipe")).to_be_visible()
     about = paired.part("about").locator("p")
     expect(about).to_have_text(methods()["np"].about)
     for name in ("klora", "dare", "switch", "ties", "direct", "hard", "reverse"):
@@ -114,6 +115,7 @@ def test_each_method_offers_what_it_reads(paired):
         expect(paired.tag).to_have_value(f"<nplora:dog:vangogh{mu}:method={name}>")
         expect(about).to_have_text(method.about)
         _offered(paired, *(one.name for one in method.parameters))
+        expect(paired.part("mu_recipe")).to_be_hidden()
 
 
 def test_a_setting_left_empty_shows_the_methods_own(paired):
@@ -251,11 +253,13 @@ def test_an_answer_that_comes_late_does_not_stay(panel):
 
 @pytest.mark.parametrize("tab", ["txt2img", "img2img"])
 def test_the_tag_line_says_what_it_waits_for_and_insert_waits_too(page, tab):
+    page.set_viewport_size({"width": 400, "height": 1000})
     panel = Panel(page, tab)
     panel.open_tab(tab)
     panel.toggle()
     insert = panel.part("insert")
     expect(panel.tag).to_have_value("No tag yet: choose a content LoRA and a style LoRA")
+    assert panel.tag.evaluate("box => box.scrollHeight <= box.clientHeight")
     expect(insert).to_be_disabled()
     panel.choose("content", "dog")
     expect(panel.tag).to_have_value("No tag yet: choose a style LoRA")
