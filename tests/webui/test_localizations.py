@@ -18,7 +18,7 @@ from lib_nplora.files.models import families
 from lib_nplora.fusion.outcome import Summary
 from lib_nplora.fusion.walk import NO_INPUT_SIDE
 from lib_nplora.jobs.job import NO_ACCELERATOR, PLAIN_MERGE, Remark
-from lib_nplora.jobs.pair import NOTHING_MEETS, ONLY_DIFFUSERS, FileFusion
+from lib_nplora.jobs.pair import NOTHING_MEETS, FileFusion
 from lib_nplora.methods.parameter import Strength
 from lib_nplora.methods.rar import NAME_IT, PUBLISHED
 from lib_nplora.methods.table import methods, parameters
@@ -115,7 +115,7 @@ def refusals() -> set[str | None]:
 
 def remarks() -> set[str | None]:
     """What is said of a fusion, with the remedies, and with what stands in other remarks."""
-    found = {ONLY_DIFFUSERS.text, NO_ACCELERATOR.on("WebUI"), NO_INPUT_SIDE}
+    found = {NO_ACCELERATOR.on("WebUI"), NO_INPUT_SIDE}
     for path in REMARKING:
         functions = [node for node in ast.walk(part(path)) if isinstance(node, ast.FunctionDef)]
         found |= {text for one in functions if "Remark(" in ast.unparse(one) for text in joined(one)}
