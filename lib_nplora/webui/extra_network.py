@@ -23,7 +23,7 @@ from . import running
 from .astray import astray
 from .infotext import told_of
 from .prompt import TAG, left_to_host, plain, read
-from .said import say
+from .said import in_one_line, say
 from .tagging import PROBLEM
 
 logger = logging.getLogger("nplora")
@@ -100,7 +100,7 @@ def _with_settings(asked: Asked) -> Asked:
 def _refuse(session: Session, problems: Sequence[str]) -> None:
     if problems:
         session.clear()
-        raise RequestError(" ".join(problems))
+        raise RequestError(in_one_line(" ".join(problems)))
 
 
 def _report(p: Any, plan: Plan, applied: Applied) -> None:

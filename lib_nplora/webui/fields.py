@@ -87,12 +87,12 @@ class PanelState:
         and it and a weight may have exceptions by block, as in the tag. Raises RequestError.
         """
         values = _taken_apart(_values(args))
-        return cls({name: _READ[type(default)](name, values[name]) for name, default in fields().items()})
+        return cls({name: _read(type(default), name, values[name]) for name, default in fields().items()})
 
     @classmethod
     def is_on(cls, args: Sequence[Any]) -> bool:
         """The first of the values alone: what else an unused panel holds does not matter. Raises RequestError."""
-        return _read_bool("enabled", _values(args)["enabled"])
+        return bool(_read(bool, "enabled", _values(args)["enabled"]))
 
     @classmethod
     def of(cls, request: FusionRequest, enabled: bool) -> PanelState:
@@ -200,6 +200,13 @@ def _refuse_unknown(named: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         if name not in known:
             hint = did_you_mean(str(name), known) or f" Known: {', '.join(known)}."
             raise RequestError(f"the panel has no '{name}'.{hint}")
+
+
+def _read(kind: type, name: str, value: Any) -> Any:
+    """An argument as a value of that type. Raises RequestError."""
+    if isinstance(value, (list, tuple, Mapping)):
+        raise RequestError(f"{name} is a list, where one value belongs")
+    return _READ[kind](name, value)
 
 
 def _read_bool(name: str, value: Any) -> bool:

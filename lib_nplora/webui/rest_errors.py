@@ -75,9 +75,10 @@ def _answer(status: int, text: str) -> JSONResponse:
 
 
 def _unfit(error: RequestValidationError) -> str:
-    """What pydantic found, field by field."""
-    found = []
+    """What pydantic found, field by field. Where several types would do, it finds something for each of them."""
+    found: dict[str, dict[str, None]] = {}
     for problem in error.errors():
-        field = ".".join(str(place) for place in problem["loc"] if place != "body")
-        found.append(f"{field}: {problem['msg']}" if field else str(problem["msg"]))
-    return "; ".join(found)
+        field = next((str(place) for place in problem["loc"] if place != "body"), "")
+        found.setdefault(field, {})[str(problem["msg"])] = None
+    told = {field: ", or: ".join(several) for field, several in found.items()}
+    return "; ".join(f"{field}: {text}" if field else text for field, text in told.items())

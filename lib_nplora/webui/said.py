@@ -14,12 +14,17 @@ SAID = "NP-LoRA comment"
 _PREFIX = "NP-LoRA: "
 
 
+def in_one_line(text: str) -> str:
+    """Without breaks of lines, which a tag may hold."""
+    return " ".join(text.splitlines())
+
+
 def say(p: Any, text: str, level: int = logging.WARNING) -> None:
-    """Comment on a picture. Each comment stands once, however often a request makes it.
+    """Comment on a picture, in one line. Each comment stands once, however often a request makes it.
 
     A file's name may hold what is no text, which neither a picture's parameters nor an answer in JSON can.
     """
-    text = f"{_PREFIX}{text.removeprefix(_PREFIX)}".encode("utf-8", "backslashreplace").decode("utf-8")
+    text = in_one_line(f"{_PREFIX}{text.removeprefix(_PREFIX)}").encode("utf-8", "backslashreplace").decode("utf-8")
     if text not in p.comments:
         logger.log(level, "%s", text)
     p.comment(text)

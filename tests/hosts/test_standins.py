@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import types
 import weakref
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib_nplora.errors import FileError, HostError
+from lib_nplora.errors import FileError, HostError, RequestError
 from lib_nplora.fusion.walk import fuse
 from lib_nplora.hosts import ShelfFile, detect_host
 from lib_nplora.layers.key import ModuleKey
@@ -651,3 +652,12 @@ def test_classic_says_that_it_reads_no_doras(driver, loras):
     (comment,) = picture.comments
     assert comment.endswith("it is a DoRA, in a format that this WebUI does not read: use a plain LoRA")
     assert picture.pixels == plain
+
+
+def test_a_tag_over_two_lines_is_told_in_one(driver, loras):
+    prompt = "a cat <nplora:dog:\nnobody>"
+    told = "NP-LoRA: <nplora:dog: nobody>: there is no LoRA called 'nobody'."
+    assert driver.generate(prompt, n_iter=2).comments == (told,)
+    driver.set_option("nplora_on_error", "Stop, without a picture")
+    with pytest.raises(RequestError, match=f"^{re.escape(told)}$"):
+        driver.generate(prompt)

@@ -139,6 +139,12 @@ def test_what_is_off_need_not_be_readable():
     assert PanelState.is_on([{"content": "a"}])
 
 
+def test_a_list_switches_no_panel_on():
+    with pytest.raises(RequestError, match="enabled is a list, where one value belongs"):
+        PanelState.is_on([[None]])
+    assert not PanelState.is_on([False, ["dog"]])
+
+
 def test_mu_may_be_hard():
     assert given_of(mu="hard") == {"mu": ByBlock(HARD)}
     assert dict(PanelState.from_args([True, "a", "b", "0.3"]).request().given) == {"mu": ByBlock(0.3)}
@@ -193,6 +199,9 @@ def test_only_what_the_method_reads_is_asked_for(method):
         ([True, "dog", "vangogh", "lots"], "mu=lots is not a number: mu is a number from 0 up, or 'hard'"),
         ([True, "dog", "vangogh", -1], "mu=-1 is negative: mu is a number from 0 up, or 'hard'"),
         ([{"te": 0.5}], "te=0.5 is neither true nor false"),
+        ([{"te": [True]}], "te is a list, where one value belongs"),
+        ([True, "dog", "vangogh", [None]], "mu is a list, where one value belongs"),
+        ([{**PAIR, "mu_by_block": ["mid@2"]}], "mu_by_block is a list, where one value belongs"),
         ([{"content_weight": "1,5"}], "content_weight=1,5 is not a number. Write 1.5."),
         ([True, "dog"], "choose a content LoRA and a style LoRA"),
         ([True, "do:g", "vangogh"], "the content 'do:g' has ':' in its name, which no tag can hold: rename the file"),

@@ -44,6 +44,15 @@ def test_what_is_no_text_can_be_written_everywhere(caplog):
         text.encode("utf-8")
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\u2028", "\x85"], ids=ascii)
+def test_a_comment_is_one_line_whatever_the_tag_holds(line_break):
+    p = Picture()
+    for _ in range(2):
+        say(p, f"<nplora:a{line_break}:b>: no")
+    assert p.extra_generation_params == {SAID: "<nplora:a :b>: no"}
+    assert list(p.comments) == ["NP-LoRA: <nplora:a :b>: no"]
+
+
 def test_the_next_of_several_pictures_is_told_and_the_log_is_not(caplog):
     """As the cells of a plot, which share their comments."""
     first, second = Picture(), Picture()
