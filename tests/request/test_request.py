@@ -164,6 +164,8 @@ def test_values_that_do_not_go_together_are_refused():
 )
 def test_weights_that_leave_float32_are_refused(source, multipliers, told):
     for sides in (((source,), (Source("b"),)), ((Source("b"),), (source,))):
-        with pytest.raises(RequestError, match=rf"^the weight {re.escape(told)} of 'a' is too large: 1e12 is the most$"):
+        with pytest.raises(
+            RequestError, match=rf"^the weight {re.escape(told)} of 'a' is too large: 1e12 is the most$"
+        ):
             FusionRequest.of(*sides, **multipliers).check()
     FusionRequest.of((Source("a", 1e12, -1e12),), (Source("b"),)).check()
