@@ -66,9 +66,11 @@ def make_taken(parts: Parts) -> None:
 def join(parts: Parts) -> None:
     """Let the parts follow each other."""
     lists = [parts[role] for role in ROLES]
-    parts[RESTORED].change(_tell_places, inputs=lists, outputs=lists, **AT_ONCE)
+    for event in (parts[RESTORED].change, parts["tag"].change):  # Gradio 3 drops changes of a list while it waits.
+        event(_tell_places, inputs=lists, outputs=lists, **AT_ONCE)
     for role in ROLES:
-        parts[role].change(_tell_place(INFO[role]), inputs=[parts[role]], outputs=[parts[role]], **AT_ONCE)
+        for event in (parts[role].change, parts[role].blur):
+            event(_tell_place(INFO[role]), inputs=[parts[role]], outputs=[parts[role]], **AT_ONCE)
         by_block_line.join(parts, by_block(role), parts[_weight(role)], "1")
     swapped = [parts[name] for name in of_both_roles()]
     # Gradio hands the outputs' values over after the inputs'.

@@ -204,6 +204,19 @@ def test_a_lora_that_is_added_is_there_after_refresh(panel, webui):
     panel.refresh("style", "late", there=False)
 
 
+def test_a_list_says_where_the_chosen_file_lies_if_others_have_its_name(panel, webui):
+    twins = [webui.add_lora(f"{folder}/twin", seed) for seed, folder in enumerate(("pets", "people"))]
+    panel.refresh("content", "twin")
+    panel.choose_pair("twin", "vangogh")
+    expect(panel.part("content")).to_contain_text(re.compile("(pets|people)/twin.safetensors"))
+    panel.choose_pair("dog", "vangogh")
+    expect(panel.part("content")).to_contain_text("the subject")
+    for twin in twins:
+        twin.unlink()
+        twin.parent.rmdir()
+    panel.refresh("style", "twin", there=False)
+
+
 def test_a_new_page_works_after_refresh(panel, webui):
     """The Forges' own button leaves the dropdown with choices that its checks cannot read."""
     panel.refresh("content", "dog")

@@ -46,7 +46,9 @@ class WebUI:
         self.url = f"http://127.0.0.1:{self._port}/"
 
     def add_lora(self, name: str, seed: int) -> Path:
-        return write_lora(self.lora_dir / f"{name}.safetensors", MODULES, seed=seed)
+        path = self.lora_dir / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        return write_lora(path, MODULES, seed=seed)
 
     def __enter__(self) -> WebUI:
         arguments = ["--port", str(self._port), "--lora-dir", str(self.lora_dir)]
