@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..errors import RequestError
 from ..layers.block import Block
 from ..layers.by_block import ByBlock, Exceptions
 from ..layers.key import ModuleKey
 from ..methods.method import Method
 from ..methods.parameter import Parameter, Values
 from ..methods.table import every_parameter, method_named, usual
+
+HEAVIEST = 1e12
+"""The most that a weight may be, multipliers included: by more, layers could leave the range of float32."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,14 @@ class FusionRequest:
         return replace(self, method=method, given=_given(method, read))
 
     def check(self) -> None:
-        """Raises RequestError for values that do not go together."""
+        """Raises RequestError for weights that are too large, and for values that do not go together."""
+        for source in (*self.contents, *self.styles):
+            exceptions = [weight for _, weight in source.exceptions]
+            for part in ("te", "unet"):
+                for weight in (getattr(source, part), *exceptions):
+                    whole = weight * getattr(self, part)
+                    if not abs(whole) <= HEAVIEST:
+                        raise RequestError(f"the weight {whole:g} of '{source.name}' is too large: 1e12 is the most")
         self.method.check(self.values)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,3 +152,20 @@ def test_values_that_do_not_go_together_are_refused():
     with pytest.raises(RequestError, match=r"alpha=0 makes no sawtooth: klora\* takes an alpha above 0"):
         pair(method="klora*", alpha=0.0).check()
     pair(method="klora", alpha=0.0).check()
+
+
+@pytest.mark.parametrize(
+    ("source", "multipliers", "told"),
+    [
+        (Source("a", 1.0, -1.1e12), {}, "-1.1e+12"),
+        (Source("a", 1e308, 1.0), {"te": 1e5}, "inf"),
+        (Source("a", exceptions=((MID, 1e8),)), {"unet": 1e5}, "1e+13"),
+    ],
+)
+def test_weights_that_leave_float32_are_refused(source, multipliers, told):
+    for sides in (((source,), (Source("b"),)), ((Source("b"),), (source,))):
+        with pytest.raises(
+            RequestError, match=rf"^the weight {re.escape(told)} of 'a' is too large: 1e12 is the most$"
+        ):
+            FusionRequest.of(*sides, **multipliers).check()
+    FusionRequest.of((Source("a", 1e12, -1e12),), (Source("b"),)).check()

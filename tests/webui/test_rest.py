@@ -302,6 +302,7 @@ def test_the_multipliers_of_the_parts(client, folder):
         ({"content": "broken"}, 400, "'broken.safetensors' cannot be opened"),
         ({"content": "full"}, 400, "no small rank: give a rank N to store the nearest of rank N, or full=true to"),
         ({"content_weight": 1e12}, 400, "too large for fp16: choose the dtype bf16 or fp32"),
+        ({"content_weight": 1e308}, 422, "the weight 1e+308 of 'dog' is too large: 1e12 is the most"),
         ({"mu": -1}, 422, "mu=-1 is negative: mu is a number from 0 up, or 'hard'"),
         ({"mu": "strong"}, 422, "mu=strong is not a number"),
         ({"mu": float("nan")}, 422, "mu=nan is not a finite number"),
@@ -379,6 +380,7 @@ def test_what_is_no_request(client, body):
         ({"output": "new"}, 422, "output: "),
         ({"method": "klora", "scope": "atention"}, 422, "there is no scope 'atention'. Did you mean 'attention'?"),
         ({"method": "klora*", "alpha": -1}, 422, "alpha=-1 makes no sawtooth"),
+        ({"style_weight": 1e7, "te": -1e7, "plot": True}, 422, "the weight -1e+14 of 'vangogh' is too large"),
     ],
 )
 def test_inspections_are_refused_alike(client, changes, status, words):
