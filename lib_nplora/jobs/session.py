@@ -235,9 +235,9 @@ class Session:
             raise
         except Exception as error:
             logger.warning("cannot read %s", file.path, exc_info=True)
-            problem = f"{type(error).__name__}: {error}"
+            told = f" ({error})" if str(error) else ""
             raise FileError(
-                f"'{file.name}' cannot be read ({problem}): it is damaged, or of a kind that this WebUI does not know"
+                f"'{file.name}' cannot be read{told}: it is damaged, or of a kind that this WebUI does not know"
             ) from error
 
     def _means_other(self, asked: Sequence[Asked], now: tuple[str, ...]) -> bool:

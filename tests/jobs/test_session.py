@@ -370,3 +370,20 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_read(contest
     session, host = contested
     session.prepare([asked("dog:vangogh:method=klora*:alpha=0"), asked("dog:vangogh:method=klora:scope=x")])
     assert host.loads == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("no such\nlayer"), "'dog' cannot be read (no such layer): it is damaged, or of a kind"),
+        (AssertionError(), "'dog' cannot be read: it is damaged, or of a kind"),
+    ],
+)
+def test_a_file_on_which_the_host_fails_is_told_without_the_names_of_its_exceptions(session, host, error, told):
+    def fail(file):
+        raise error
+
+    host.load = fail
+    (problem,) = session.prepare([asked("dog:vangogh")]).problems
+    assert told in problem
+    assert type(error).__name__ not in problem
