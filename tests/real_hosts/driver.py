@@ -368,6 +368,12 @@ class RealHost(Driver):
         print(found)
         return found
 
+    def resident(self) -> float:
+        """The memory that the host holds, in MiB."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) / 2**10
+
     @contextmanager
     def peak(self) -> Iterator[list[float]]:
         """Within it, a list that has the most memory that the host held, in GiB, when it ends."""

@@ -75,7 +75,7 @@ REFUSING = (
         "methods/turns.py",
     ),
     *("webui/fields.py", "webui/new_file.py", "webui/running.py", "webui/tag_line.py", "webui/verdicts.py"),
-    *("methods/turns.py", "webui/work.py"),
+    *("methods/turns.py", "request/request.py", "webui/work.py"),
 )
 """Where it is refused what the panel asks for, but for what is wrong inside of a LoRA's file."""
 
@@ -104,7 +104,9 @@ def refusals() -> set[str | None]:
     found = {*INSIDE, *joined(part("errors.py::did_you_mean"))}
     for path in REFUSING:
         constants = named_texts(path)
-        for call in (call for call in calls(path, "Error") if ast.unparse(call.func) != "ValueError"):
+        for call in (
+            call for call in calls(path, "Error") if ast.unparse(call.func) not in ("TypeError", "ValueError")
+        ):
             found.add(template(call.args[0], constants))
             found |= {template(one.args[-1]) for one in call.args[1:] if isinstance(one, ast.Call)}
             found |= {constant(path, one.id).on("WebUI") for one in call.args[1:] if isinstance(one, ast.Name)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import types
@@ -255,10 +256,13 @@ class A1111(StandIn):
         for net in loaded:
             net_module = net.modules.get(layer.network_layer_name)
             if net_module is not None:
-                updown, ex_bias = net_module.calc_updown(layer.weight)
-                layer.weight.copy_(layer.weight + updown)
-                if ex_bias is not None:
-                    layer.bias.copy_(layer.bias + ex_bias)
+                try:
+                    updown, ex_bias = net_module.calc_updown(layer.weight)
+                    layer.weight.copy_(layer.weight + updown)
+                    if ex_bias is not None:
+                        layer.bias.copy_(layer.bias + ex_bias)
+                except RuntimeError as error:
+                    logging.debug("Network %s layer %s: %s", net.name, layer.network_layer_name, error)
         layer.network_current_names = wanted
 
     def begin_batch(self):
@@ -271,7 +275,7 @@ class A1111(StandIn):
         pass
 
     def encode(self, prompts):
-        seeds = [sum(prompt.strip().encode()) for prompt in prompts]
+        seeds = [sum(prompt.strip().encode("utf-8", "surrogatepass")) for prompt in prompts]
         tokens = torch.stack([torch.randn(WIDTH, generator=torch.Generator().manual_seed(s)) for s in seeds])
         return self.sd_model.te(tokens)
 

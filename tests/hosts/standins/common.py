@@ -353,7 +353,13 @@ class Runner:
         pass
 
 
-_CACHES: dict[str, list] = {}
+_CACHES: dict[tuple[int, str], list] = {}
+
+
+def forget_text() -> None:
+    """Have text encoded anew, whatever was encoded before."""
+    for cache in _CACHES.values():
+        cache[:] = [None, None]
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from ...reference.matrices import Factors
-from ..driver import Call, Comparison, Driver, Picture, nearest
+from ..driver import Call, Comparison, Driver, Job, Picture, nearest
 from . import plot
 from .common import MODULES, NAMES, NORMS, Callbacks, Processing, Runner, extra_networks_module, module, process_images
 from .page import Page
@@ -128,9 +128,8 @@ class StandIn(Driver):
 
         return counting
 
-    # Driver
-
-    def run(self, job):
+    def picture(self, job: Job) -> Picture:
+        """Make pictures. What goes wrong on the way, and in a host is displayed and no more, is in `errors`."""
         self.state.begin()
         self._calls.clear()
         self._log.setStream(io.StringIO())
@@ -158,8 +157,14 @@ class StandIn(Driver):
         )
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
             pixels, infotext = process_images(p)
-        assert not self.errors, self.errors
         return Picture(pixels, infotext, tuple(p.comments), tuple(inner_pixels), dict(p.extra_generation_params))
+
+    # Driver
+
+    def run(self, job):
+        picture = self.picture(job)
+        assert not self.errors, self.errors
+        return picture
 
     def logged(self):
         return self._log.stream.getvalue()

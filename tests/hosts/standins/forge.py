@@ -467,7 +467,7 @@ class Forge(StandIn):
     def encode(self, prompts):
         clip = self.sd_model.forge_objects.clip
         clip.patcher.load()
-        seeds = [sum(prompt.strip().encode()) for prompt in prompts]
+        seeds = [sum(prompt.strip().encode("utf-8", "surrogatepass")) for prompt in prompts]
         tokens = torch.stack([torch.randn(WIDTH, generator=torch.Generator().manual_seed(s)) for s in seeds])
         return clip.cond_stage_model.clip_l(tokens)
 
