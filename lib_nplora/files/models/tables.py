@@ -20,7 +20,7 @@ from .. import text_encoders
 from ..slot import BIAS, Slot, swapped
 from .evidence import OFTEN
 from .family import PREFIX, Entries, Evidence, Family, Spelling
-from .written import entries
+from .written import entries, flat
 
 Ours = str | tuple[str, ...]
 Rows = Mapping[str, Ours]
@@ -86,9 +86,9 @@ class Table:
         for theirs, ours in self.rows.items():
             names = (ours,) if isinstance(ours, str) else ours
             for number, name in enumerate(names):
-                found[_flat(name)] = theirs, number if len(names) > 1 else None
-        found |= {_flat(name): (theirs, None) for name, theirs in self.others.items()}
-        return found | {_flat(theirs): (theirs, None) for theirs in self.rows}
+                found[flat(name)] = theirs, number if len(names) > 1 else None
+        found |= {flat(name): (theirs, None) for name, theirs in self.others.items()}
+        return found | {flat(theirs): (theirs, None) for theirs in self.rows}
 
     def ends(self, theirs: str) -> list[Fraction]:
         """Where the slices of a layer begin and end, in widths of the layer."""
@@ -118,8 +118,8 @@ class Table:
         row = self.row(rest)
         if row is None:
             return None
-        name = _flat(row.theirs)
-        is_ours = rest != name and rest in map(_flat, row.ours)
+        name = flat(row.theirs)
+        is_ours = rest != name and rest in map(flat, row.ours)
         return Slot(PREFIX + name, row.slices, is_ours and self._is_swapped(row))
 
     def slice_count(self, layer: str) -> int:
@@ -213,7 +213,7 @@ def family(
 
     spellings: dict[Spelling, Entries] = {
         "comfyui": lambda layers: entries(layers, table.whole, "diffusion_model.", str, t5),
-        "kohya": lambda layers: entries(layers, table.whole, PREFIX, _flat, t5),
+        "kohya": lambda layers: entries(layers, table.whole, PREFIX, flat, t5),
         "diffusers": lambda layers: (
             entries(_weights(layers), table.in_slices, "transformer.", str, t5)
             | entries(_biases(layers), table.whole, "diffusion_model.", str)
@@ -245,10 +245,6 @@ def _biases(layers: Mapping[ModuleKey, Delta]) -> dict[ModuleKey, Delta]:
 
 def _bias(layer: str) -> str:
     return BIAS if layer.endswith(BIAS) else ""
-
-
-def _flat(dotted: str) -> str:
-    return dotted.replace(".", "_")
 
 
 def _matches(pattern: str, name: str) -> bool:

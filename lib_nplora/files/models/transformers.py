@@ -20,7 +20,7 @@ from .. import text_encoders
 from ..slot import BIAS, MLP, MLP_RATIO, Slot, swapped
 from .evidence import OFTEN
 from .family import PREFIX, Evidence, Family, Spelling
-from .written import entries
+from .written import entries, flat
 
 BARE = ("(?:single_)?transformer_blocks", "time_text_embed", "(?:x|context)_embedder", "norm_out", "proj_out")
 """How diffusers' names start that have no prefix."""
@@ -76,11 +76,11 @@ class Names:
 
     @cached_property
     def _dotted_tails(self) -> dict[str, str]:
-        return {_flat(name): name for one in self.blocks for name in one.tails.values()}
+        return {flat(name): name for one in self.blocks for name in one.tails.values()}
 
     @cached_property
     def _dotted_singles(self) -> dict[str, str]:
-        return {_flat(name): name for name in self.singles.values()}
+        return {flat(name): name for name in self.singles.values()}
 
     @cached_property
     def _fused(self) -> dict[str, tuple[str, ...]]:
@@ -138,7 +138,7 @@ class Names:
         for name, held in parts.items():
             layer = name.removesuffix(BIAS)
             first, joined = self.first(layer), _joined(name, held, self.slice_count(layer))
-            slot = self.slot_of(_flat(first))
+            slot = self.slot_of(flat(first))
             turned = slot is not None and slot.is_swapped(joined.shape if joined.has_input_side else joined.shape[:1])
             found[first + BIAS * (name != layer)] = swapped(joined) if turned else joined
         return found
@@ -215,7 +215,7 @@ def family(
         entries={
             "diffusers": partial(_in_diffusers, names),
             "comfyui": lambda layers: entries(layers, names.whole, "diffusion_model.", str),
-            "kohya": lambda layers: entries(layers, names.whole, PREFIX, _flat),
+            "kohya": lambda layers: entries(layers, names.whole, PREFIX, flat),
         },
         slice_count=names.slice_count,
         readers=readers or {},
@@ -255,17 +255,13 @@ def _joined(name: str, parts: list[tuple[ModuleKey, Delta]], count: int) -> Delt
     return total([placed(delta, (key.rows or (0, 0))[0], height) for key, delta in parts])
 
 
-def _flat(dotted: str) -> str:
-    return dotted.replace(".", "_")
-
-
 def _whole(table: Mapping[str, str]) -> dict[str, tuple[str, Slices | None]]:
-    return {_flat(name): (_flat(ours), None) for name, ours in table.items()}
+    return {flat(name): (flat(ours), None) for name, ours in table.items()}
 
 
 def _slices(table: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, Slices | None]]:
     return {
-        _flat(name): (_flat(fused), (number, number + 1))
+        flat(name): (flat(fused), (number, number + 1))
         for fused, names in table.items()
         for number, name in enumerate(names)
     }

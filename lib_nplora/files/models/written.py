@@ -37,3 +37,8 @@ def entries(
     return text | {
         prefix + written(name.removesuffix(BIAS)) + BIAS * biases[name]: delta for name, delta in model.items()
     }
+
+
+def flat(dotted: str) -> str:
+    """A module's name as kohya writes it."""
+    return dotted.replace(".", "_")
