@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -84,6 +84,7 @@ def fuse_layers(
     derived: ByteLru,
     inspected: bool = False,
     observations: Observations | None = None,
+    skipped: Container[ModuleKey] = (),
 ) -> Iterator[FusedLayer]:
     """Fuse `contents` with `styles`, which stand in the order of request.contents and request.styles.
 
@@ -92,7 +93,7 @@ def fuse_layers(
     slices share their input side, so each slice of a content is projected with the basis of the style's module that
     holds those rows, whole or slice.
     `derived` keeps what the method needs. Layers that both sides hold are measured if they are `inspected`.
-    `observations` are for methods that look at the model at work.
+    `observations` are for methods that look at the model at work. `skipped` layers are passed over.
     Each delta of each LoRA is asked for once, so that LoRAs read from disk layer by layer are held one at a time; twice
     if the method needs something of all layers.
     Raises MismatchError if a layer has another shape in one of the LoRAs, RequestError for values that do not go
@@ -103,6 +104,8 @@ def fuse_layers(
     walk = _Walk(request, request.values, contents, styles, derived, inspected, observations)
     request.method.check_pair(walk.values, contents, styles)
     for layer, slices in _slices((*contents, *styles)).items():
+        if layer in skipped:
+            continue
         with exact_math():
             pieces = [walk.fuse(piece) for piece in walk.pieces(layer, slices)]
         yield from pieces

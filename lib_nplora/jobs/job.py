@@ -13,6 +13,7 @@ from ..fusion.outcome import Outcome, Summary
 from ..fusion.walk import FusedLayer, check_observed, fingerprint, fuse, fuse_layers, layers
 from ..layers.block import Block
 from ..layers.by_block import check_blocks
+from ..layers.key import ModuleKey
 from ..layers.weights import LoraWeights
 from ..maths.cache import ByteLru
 from ..methods.method import Effect
@@ -117,18 +118,26 @@ class Job:
         """A hash of everything that changes the fused deltas."""
         return fingerprint(self.request, *self._sides)
 
-    def walk(self, derived: ByteLru, inspected: bool = False, progress: Progress = unwatched) -> Iterator[FusedLayer]:
+    def walk(
+        self,
+        derived: ByteLru,
+        inspected: bool = False,
+        progress: Progress = unwatched,
+        skipped: Collection[ModuleKey] = (),
+    ) -> Iterator[FusedLayer]:
         """The fused layers and slices of layers, one by one. Raises what `fuse_layers` and `progress` raise.
 
         derived
             Keeps decompositions and importances.
         inspected
             Whether layers that both sides hold are measured.
+        skipped
+            Layers that are done already.
         """
-        total = len(layers(*self._sides))
-        progress(0, total)
-        fused = fuse_layers(self.request, *self._sides, derived, inspected)
-        for done, (_, pieces) in enumerate(itertools.groupby(fused, lambda piece: piece.key.layer), 1):
+        before, total = len(skipped), len(layers(*self._sides))
+        progress(before, total)
+        fused = fuse_layers(self.request, *self._sides, derived, inspected, skipped=skipped)
+        for done, (_, pieces) in enumerate(itertools.groupby(fused, lambda piece: piece.key.layer), before + 1):
             yield from pieces
             progress(done, total)
 

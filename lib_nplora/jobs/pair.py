@@ -152,13 +152,21 @@ def fuse_files(
     return FileFusion(summary, tuple(remarks), read.job.merges_plainly(summary), sizing, losses)
 
 
-def inspect_files(pair: FilePair, progress: Progress = unwatched) -> FileFusion:
+def inspect_files(
+    pair: FilePair, progress: Progress = unwatched, measured: list[FusedLayer] | None = None
+) -> FileFusion:
     """Say what the fusion would be, layer by layer.
+
+    measured
+        What an inspection of the same pair had measured when it was stopped. Grows as this one goes on, so that it may
+        be stopped and taken up in turn.
 
     Raises FileError, MismatchError, RequestError, and whatever `progress` raises.
     """
     read = _Read.of(pair)
-    fused = [replace(layer, delta=None, rival=None) for layer in read.walk(progress, inspected=True)]
+    fused = [] if measured is None else measured
+    for layer in read.walk(progress, True, {layer.key.layer for layer in fused}):
+        fused.append(replace(layer, delta=None, rival=None))
     summary, schedule = read.job.summary(fused), read.job.schedule(fused)
     return FileFusion(
         summary,
@@ -199,10 +207,12 @@ class _Read:
         job.check()
         return cls(job, files)
 
-    def walk(self, progress: Progress, inspected: bool = False) -> Iterator[FusedLayer]:
+    def walk(
+        self, progress: Progress, inspected: bool = False, skipped: Collection[ModuleKey] = ()
+    ) -> Iterator[FusedLayer]:
         """The fused layers one by one. What one is decomposed into is not kept for the next."""
         derived = ByteLru(0)
-        for layer in self.job.walk(derived, inspected, progress):
+        for layer in self.job.walk(derived, inspected, progress, skipped):
             yield layer
             derived.begin_round()
 

@@ -1,4 +1,8 @@
-"""What is known of pairs without being asked for: inspections that were made, or that take no time."""
+"""What is known of pairs without being asked for: inspections that were made, or that take no time.
+
+An inspection whose time is up is taken up where it was by the next question about the pair, so that a slow machine, or
+one that is busy, comes to a verdict too.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,13 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 from time import monotonic
+from typing import TypeVar
 
 from ..errors import FileError
 from ..findings.said import Said
 from ..findings.sentences import verdict
 from ..findings.strength import at_strength, without_strength
+from ..fusion.walk import FusedLayer
 from ..jobs.pair import FileFusion, FilePair, inspect_files
 from ..request.tag import format_tag
 
@@ -24,9 +30,13 @@ MOST_BYTES = 400 << 20
 MOST_PAIRS = 16
 
 Key = tuple[object, ...]
+T = TypeVar("T")
 
 _kept: OrderedDict[Key, FileFusion] = OrderedDict()
 """Pair -> what was found."""
+
+_begun: OrderedDict[Key, list[FusedLayer]] = OrderedDict()
+"""Pair -> what was measured of it when its time was up."""
 
 _lock = threading.Lock()
 
@@ -37,7 +47,7 @@ class _TooSlowError(Exception):
 
 def keep(pair: FilePair, fusion: FileFusion) -> None:
     """Know this pair from now on, whatever its mu."""
-    _remember(_key(pair), fusion)
+    _remember(_kept, _key(pair), fusion)
 
 
 def quick(pair: FilePair) -> Said | None:
@@ -46,14 +56,14 @@ def quick(pair: FilePair) -> Said | None:
     Raises FileError, MismatchError, RequestError.
     """
     key = _key(pair)
-    fusion = _kept.get(key) or _inspected(pair)
+    fusion = _kept.get(key) or _inspected(pair, key)
     if fusion is None:
         return None
-    _remember(key, fusion)
+    _remember(_kept, key, fusion)
     return verdict(at_strength(fusion, pair.request), pair.request)
 
 
-def _inspected(pair: FilePair) -> FileFusion | None:
+def _inspected(pair: FilePair, key: Key) -> FileFusion | None:
     """None if it takes too long."""
     end = monotonic() + SECONDS
 
@@ -63,18 +73,20 @@ def _inspected(pair: FilePair) -> FileFusion | None:
 
     if sum(path.stat().st_size for path in (pair.content, pair.style)) > MOST_BYTES:
         return None
+    measured = list(_begun.get(key, ()))
     try:
-        return inspect_files(replace(pair, request=without_strength(pair.request)), hurry)
+        return inspect_files(replace(pair, request=without_strength(pair.request)), hurry, measured)
     except _TooSlowError:
+        _remember(_begun, key, measured)
         return None
 
 
-def _remember(key: Key, fusion: FileFusion) -> None:
+def _remember(known: OrderedDict[Key, T], key: Key, value: T) -> None:
     with _lock:
-        _kept[key] = fusion
-        _kept.move_to_end(key)
-        while len(_kept) > MOST_PAIRS:
-            _kept.popitem(last=False)
+        known[key] = value
+        known.move_to_end(key)
+        while len(known) > MOST_PAIRS:
+            known.popitem(last=False)
 
 
 def _key(pair: FilePair) -> Key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -45,6 +46,16 @@ def test_a_pair_that_was_slow_once_is_tried_again(pair, monkeypatch):
         slow.setattr(verdicts, "SECONDS", -1)
         assert verdicts.quick(pair) is None
     assert "mu = 2 removes" in str(verdicts.quick(pair))
+
+
+def test_a_slow_machine_comes_to_the_same_verdict(pair, monkeypatch):
+    told = str(verdict(inspect_files(pair), pair.request))
+    monkeypatch.setattr(verdicts, "SECONDS", 5)
+    seconds = itertools.count()
+    monkeypatch.setattr(verdicts, "monotonic", lambda: next(seconds))
+    said = [verdicts.quick(pair) for _ in range(12)]
+    assert said[0] is None
+    assert str(said[-1]) == told
 
 
 def test_a_replaced_file_is_read_again(pair):
