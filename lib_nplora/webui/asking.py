@@ -21,7 +21,7 @@ def make(parts: Parts, name: str) -> None:
 
 def join(parts: Parts, name: str, events: Iterable[Any], answer: Callable[[Sequence[Any]], str]) -> None:
     """Have the part called `name` show, after any of these events, what the panel's values are answered with."""
-    what = f"{parts.tab}_{name}"
+    what = parts.at(name)["elem_id"]
     question, answered = parts[_question(name)], parts[_answer(name)]
 
     def reply(number: str, *args: Any) -> str:

@@ -203,7 +203,7 @@ class TestSeen:
     @pytest.mark.parametrize(("typed", "told"), [("30", 30), ("7.5", 7.5), ("0", 20), ("", 20)])
     def test_the_last_values_become_the_pages(self, page, typed, told) -> None:
         page.evaluate(
-            """typed => document.body.insertAdjacentHTML("beforeend", typed)""",
+            """typed => gradioApp().insertAdjacentHTML("beforeend", typed)""",
             f'<div id="txt2img_steps"><input type="number" value="{typed}"><input type="range" value="9"></div>',
         )
         page.evaluate("document.querySelector('gradio-app').append(txt2img_steps)")
@@ -218,6 +218,14 @@ class TestAnswers:
         assert page.evaluate("[nploraAsk('a'), nploraAsk('b'), nploraAsk('a')]") == ["1", "1", "2"]
         assert page.evaluate("nploraAnswered('a', '2 <nplora:x:y>\\nz', 'before', '2')") == ["<nplora:x:y>\nz", "2"]
         assert page.evaluate("nploraAnswered('b', '1 ', 'before', '1')") == ["", "1"]
+
+    def test_what_is_shown_is_marked_as_old_until_the_newest_is_answered(self, page) -> None:
+        page.evaluate("gradioApp().insertAdjacentHTML('beforeend', '<p id=line>told before</p>')")
+        old = page.locator("#line[data-nplora-awaited]")
+        page.evaluate("nploraAsk('line'), nploraAsk('line'), nploraAnswered('line', '1 x', 'y', '2')")
+        assert old.count() == 1
+        page.evaluate("nploraAnswered('line', '2 x', 'y', '2')")
+        assert old.count() == 0
 
     def test_an_older_one_is_dropped_and_the_newest_put_again(self, page) -> None:
         page.evaluate("nploraAsk('a'), nploraAsk('a')")
