@@ -26,7 +26,7 @@ MU = Parameter(
     "mu",
     parse_mu,
     default=0.5,
-    words="how strongly the style is protected; 0 is the plain merge",
+    words="how strongly the style (reverse: the content) is protected; 0 is the plain merge",
     takes="a number from 0 up, or hard",
     format=format_number,
     by_block=True,
