@@ -40,7 +40,6 @@ SETS = {
     "noto": _set("noto", "1.2.9", "Apache-2.0", "Google Inc", "googlefonts/noto-emoji"),
     "notoold": _set("noto-v1", "1.2.5", "Apache-2.0", "Google Inc", "googlefonts/noto-emoji"),
     "fluentflat": _set("fluent-emoji-flat", "1.2.6", "MIT", "Microsoft Corporation", "microsoft/fluentui-emoji"),
-    "fluent3d": _set("fluent-emoji", "1.2.7", "MIT", "Microsoft Corporation", "microsoft/fluentui-emoji"),
     "highcontrast": _set(
         "fluent-emoji-high-contrast", "1.2.6", "MIT", "Microsoft Corporation", "microsoft/fluentui-emoji"
     ),

@@ -46,6 +46,13 @@ def mix(a: Floats, b: Floats, share: Floats) -> Floats:
     return a * (1 - share) + b * share
 
 
+def ramp(share: Floats, *codes: str) -> Floats:
+    """The first colour where the share is 0, the last where it is 1, the others evenly between; (height, width, 3)."""
+    stops = np.linspace(0, 1, len(codes))
+    channels = np.stack([rgb(code) for code in codes], 1)
+    return np.stack([np.interp(share[..., 0], stops, channel) for channel in channels], -1).astype(np.float32)
+
+
 def sketch(picture: Floats) -> Floats:
     grey = (1 - 0.85 * edges(picture, 2.0)) * (0.85 + 0.15 * lightness(picture))
     return np.repeat(grey, 3, -1)
@@ -89,6 +96,11 @@ def duotone(picture: Floats) -> Floats:
     return mix(rgb("#460a78"), rgb("#ffe146"), lightness(picture))
 
 
+def thermal(picture: Floats) -> Floats:
+    heat = ramp(lightness(picture), "#3b0f70", "#c73a76", "#fd9a6a", "#fcfdbf")
+    return mix(heat, rgb("#050314"), outside(picture))
+
+
 FILTERS: dict[str, tuple[str, Callable[[Floats], Floats]]] = {
     "sketch": ("noto", sketch),
     "blueprint": ("twemoji", blueprint),
@@ -99,5 +111,6 @@ FILTERS: dict[str, tuple[str, Callable[[Floats], Floats]]] = {
     "poster": ("twemoji", poster),
     "neon": ("fluentflat", neon),
     "duotone": ("noto", duotone),
+    "thermal": ("twemoji", thermal),
 }
 """The set that a style is made from, and how."""

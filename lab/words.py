@@ -48,7 +48,7 @@ STYLES = [
 ]
 """What the base model learns. The first four are sets of their own, the rest are filters (see `filters`)."""
 
-HELD_OUT_STYLES = ["neon", "duotone", "fluent3d", "monotone"]
+HELD_OUT_STYLES = ["neon", "duotone", "thermal", "monotone"]
 """What only style LoRAs learn, and the judge."""
 
 SUBJECTS = [name for names in KNOWN.values() for name in names]

@@ -46,7 +46,7 @@ def test_an_estimate_is_a_mean_with_its_standard_error():
 def test_pairs_of_one_subject_or_style_do_not_count_as_many():
     """Cells that a subject alone decides: as sure as by subjects alone, however many styles and seeds there are."""
     by_subject = {"fox": 0.1, "rose": 0.3, "ghost": 0.8}
-    styles = ("neon", "duotone", "monotone", "fluent3d")
+    styles = ("neon", "duotone", "monotone", "thermal")
     values = {
         (subject, style, seed, 1): value for subject, value in by_subject.items() for style in styles for seed in (0, 2)
     }
