@@ -31,13 +31,13 @@ def main() -> None:
     parser.add_argument("loras", nargs="*", type=Path, help="files of train_lora, named SUBJECT-... or STYLE-...")
     parser.add_argument("--work", type=Path, default=folder.WORK)
     parser.add_argument("--base", type=Path, help="the pipeline's folder")
-    parser.add_argument("--judges", type=Path, nargs="+", help="files of judges")
+    parser.add_argument("--judge", type=Path, action="append", help="a judge's file; may be given again")
     parser.add_argument("--count", type=int, default=BASE_PAIRS, help="pictures of a line")
     parser.add_argument("-o", "--output", type=Path, help="also draw a sheet of pictures, a row a line")
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipe = open_pipeline(args.base or folder.base(args.work))
-    panel = [judges.load(path) for path in args.judges or folder.judges(args.work)]
+    panel = [judges.load(path) for path in args.judge or folder.judges(args.work)]
     rows = []
     for path in [None, *args.loras]:
         told = lesson(path.stem.partition("-")[0]) if path else known_pairs()
