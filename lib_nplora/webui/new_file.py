@@ -14,6 +14,8 @@ from ..request.tag import TAG_SIGNS
 SUFFIX = ".safetensors"
 _LONGEST = 255
 """Bytes of a name that file systems take."""
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+"""What Windows opens in place of a file of that name, whatever its ending."""
 
 
 class ExistsError(NploraError):
@@ -70,6 +72,8 @@ def _stem(name: str) -> str:
         raise RequestError(f"no tag can name '{stem}', because of its {signs}: choose a name without")
     if stem.strip(". ") != stem:
         raise RequestError(f"the name '{stem}' starts or ends with a space or a dot: choose a name that does not")
+    if stem.partition(".")[0].rstrip().casefold() in _DEVICES:
+        raise RequestError(f"Windows keeps the name '{stem}' for a device: choose another name")
     if len(os.fsencode(stem + SUFFIX)) > _LONGEST:
         raise RequestError(f"the name '{stem}' is too long: choose a shorter one")
     return stem

@@ -99,6 +99,8 @@ def test_a_lora_folder_that_is_a_link_itself(folder, tmp_path):
         ("dog.", "starts or ends with"),
         (".dog", "ends in .dog"),
         (".5", "starts or ends with"),
+        ("Con", "Windows keeps the name 'Con'"),
+        ("lpt1.2", "Windows keeps the name 'lpt1.2'"),
         ("d" * 244, "is too long"),
         ("犬" * 100, "is too long"),
         ("do\ng", "cannot be shown"),
