@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ..maths.delta import Delta
+from ..maths.largest import Largest
 from ..maths.lowrank import LowRankDelta
 
 Winner = Literal["content", "style"]
@@ -21,6 +20,9 @@ USUAL_STEPS = 20
 
 MOST_STEPS = 10000
 """The longest schedule that is told."""
+
+AT_ONCE = 2**16
+"""Elements of a layer that are made and weighed at once: few enough to stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +106,14 @@ def rank_of(delta: Delta) -> int:
 
 
 def importance(delta: Delta, k: int) -> Importance:
-    """Sums of magnitudes in float64, of the elements in float32. Holds one layer's matrix at a time."""
-    magnitudes = delta.dense().abs().flatten()
-    return Importance(top_sum(magnitudes, k), float(magnitudes.sum(dtype=torch.float64)))
-
-
-def top_sum(magnitudes: Tensor, k: int) -> float:
-    """Sum of the `k` largest of `magnitudes` (n,) on the CPU, of all if there are fewer; in float64."""
-    values = magnitudes.numpy()
-    k = min(k, len(values))
-    return float(np.partition(values, len(values) - k)[len(values) - k :].sum(dtype=np.float64)) if k else 0.0
+    """Sums of magnitudes in float64, of the elements in float32. Makes some rows of the matrix at a time."""
+    out, in_ = delta.shape
+    rows, largest, total = max(AT_ONCE // in_, 1), Largest(k), 0.0
+    for start in range(0, out, rows):
+        magnitudes = delta.rows(start, min(start + rows, out)).dense().abs().flatten()
+        largest.add(magnitudes)
+        total += float(magnitudes.sum(dtype=torch.float64))
+    return Importance(largest.sum(), total)
 
 
 def rising(alpha: float, beta: float, step: int, steps: int) -> float:
