@@ -22,7 +22,7 @@ from lab.sample import STEPS, open_pipeline
 from lab.sheet import grid, image
 from lib_nplora.pipelines import Pair
 
-PAIRS = ("fox/neon", "fox/duotone", "strawberry/monotone", "panda/neon", "rocket/duotone", "carrot/monotone")
+PAIRS = ("fox/neon", "fox/duotone", "strawberry/monotone", "panda/thermal", "rocket/duotone", "carrot/monotone")
 LABELS = (
     *("direct", "NP 0.5", "NP hard", "K-LoRA", "weights 1, 0.8"),
     *("balance layer", "balance layer, NP 0.5", "balance down"),
