@@ -30,7 +30,7 @@ class Largest:
         return float(self._drop().sum(dtype=np.float64))
 
     def _drop(self) -> NDArray[np.float32]:
-        """Of what is held, all but the largest. Returns those."""
+        """Let go of all but the largest, and return those."""
         held = np.concatenate([np.empty(0, np.float32), *self._held])
         smaller = len(held) - self._k
         if smaller > 0:
