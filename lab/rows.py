@@ -98,6 +98,6 @@ SHORT = (
     "NP hard",
     "K-LoRA",
     "TIES",
-    "SSR",
+    "random subspace",
 )
 """The rows of the README's table, by their labels."""
