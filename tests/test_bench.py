@@ -60,7 +60,7 @@ def test_matrices_are_compared_with_adding_one_lora(printed):
 def test_a_schedule_is_compared_with_a_plain_merge(printed):
     lines = dict(line.split(": ") for line in printed(schedule, "--layers 9 --rank 2 --rounds 1")[1:])
     assert lines["direct"].endswith("s, 1.00 x direct")
-    assert lines.keys() > {"klora, first", "klora, again", "1280 x 1280"}
+    assert lines.keys() > {"klora, first", "klora, again", "1280 x 1280, 4 largest"}
 
 
 def test_inspecting_is_compared_with_fusing(printed):

@@ -70,11 +70,12 @@ def main() -> None:
     print(f"{args.layers} layers, rank {args.rank}, {torch.get_num_threads()} threads, median of {args.rounds} rounds")
     for name, seconds in spent.items():
         print(f"{name}: {seconds:.3f} s, {seconds / spent['direct']:.2f} x direct")
+    k = top_k(args.rank, args.rank)
     for out, in_ in SHAPES:
         with exact_math():
             times = medians([weighed(out, in_, args.rank) for _ in range(args.rounds + 1)])
         ours, theirs = times["importance"], times["torch.topk"]
-        print(f"{out} x {in_}: {1000 * ours:.2f} ms, {ours / theirs:.2f} x torch.topk")
+        print(f"{out} x {in_}, {k} largest: {1000 * ours:.2f} ms, {ours / theirs:.2f} x torch.topk")
 
 
 if __name__ == "__main__":

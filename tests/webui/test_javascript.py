@@ -203,7 +203,7 @@ class TestSeen:
     @pytest.mark.parametrize(("typed", "told"), [("30", 30), ("7.5", 7.5), ("0", 20), ("", 20)])
     def test_the_last_values_become_the_pages(self, page, typed, told) -> None:
         page.evaluate(
-            """typed => gradioApp().insertAdjacentHTML("beforeend", typed)""",
+            """typed => document.body.insertAdjacentHTML("beforeend", typed)""",
             f'<div id="txt2img_steps"><input type="number" value="{typed}"><input type="range" value="9"></div>',
         )
         page.evaluate("document.querySelector('gradio-app').append(txt2img_steps)")
