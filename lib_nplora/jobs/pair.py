@@ -165,7 +165,7 @@ def inspect_files(
     """
     read = _Read.of(pair)
     fused = [] if measured is None else measured
-    for layer in read.walk(progress, True, {layer.key.layer for layer in fused}):
+    for layer in read.walk(progress, inspected=True, skipped={layer.key.layer for layer in fused}):
         fused.append(replace(layer, delta=None, rival=None))
     summary, schedule = read.job.summary(fused), read.job.schedule(fused)
     return FileFusion(

@@ -73,7 +73,7 @@ def _inspected(pair: FilePair, key: Key) -> FileFusion | None:
 
     if sum(path.stat().st_size for path in (pair.content, pair.style)) > MOST_BYTES:
         return None
-    measured = list(_begun.get(key, ()))
+    measured = _begun.pop(key, [])
     try:
         return inspect_files(replace(pair, request=without_strength(pair.request)), hurry, measured)
     except _TooSlowError:
