@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from ..errors import FileError
+
 _CHUNK = 1 << 20
 
 
 def sha256(path: Path, start: int = 0) -> str:
-    """SHA-256 of the file from byte `start` on, as hexadecimal text."""
+    """SHA-256 of the file from byte `start` on, as hexadecimal text. Raises FileError, of a file deleted by now too."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise FileError(f"'{path.name}' cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 

@@ -71,7 +71,7 @@ def _inspected(pair: FilePair, key: Key) -> FileFusion | None:
         if monotonic() > end:
             raise _TooSlowError
 
-    if sum(path.stat().st_size for path in (pair.content, pair.style)) > MOST_BYTES:
+    if sum(stat.st_size for stat in _stats(pair)) > MOST_BYTES:
         return None
     measured = _begun.pop(key, [])
     try:
@@ -91,9 +91,15 @@ def _remember(known: OrderedDict[Key, T], key: Key, value: T) -> None:
 
 def _key(pair: FilePair) -> Key:
     """All that what is measured hangs on. Raises FileError."""
-    try:
-        stamps = [(os.fspath(path), path.stat().st_mtime_ns) for path in (pair.content, pair.style)]
-    except OSError as error:
-        raise FileError(f"'{error.filename}' cannot be read: {error.strerror}") from error
+    paths = (pair.content, pair.style)
+    stamps = [(os.fspath(path), stat.st_mtime_ns) for path, stat in zip(paths, _stats(pair))]
     settings = [pair.request.values.text(one) for one in pair.request.method.parameters if one.is_setting]
     return (*stamps, pair.base, format_tag(without_strength(pair.request)), *settings)
+
+
+def _stats(pair: FilePair) -> list[os.stat_result]:
+    """Raises FileError."""
+    try:
+        return [path.stat() for path in (pair.content, pair.style)]
+    except OSError as error:
+        raise FileError(f"'{error.filename}' cannot be read: {error.strerror}") from error

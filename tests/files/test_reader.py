@@ -17,6 +17,8 @@ from torch import Tensor
 
 from lib_nplora.errors import FileError
 from lib_nplora.files import read_lora
+from lib_nplora.files.opened import open_lora
+from lib_nplora.files.reader import read_opened
 from lib_nplora.layers.key import ModuleKey
 from tests import loras
 
@@ -89,6 +91,14 @@ def test_digest_name_and_ignored_embeddings(tmp_path: Path) -> None:
     assert weights.name == "my cat"
     assert weights.digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(weights.deltas) == len(lora)
+
+
+def test_a_file_that_is_deleted_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = loras.write(tmp_path / "late.safetensors", loras.random_lora(loras.SD1))
+    opened = open_lora(path)
+    path.unlink()
+    with pytest.raises(FileError, match="'late.safetensors' cannot be read: No such file or directory"):
+        read_opened(opened, None, None)
 
 
 def test_a_layer_is_read_when_it_is_asked_for(tmp_path: Path) -> None:

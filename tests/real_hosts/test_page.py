@@ -405,9 +405,8 @@ class TestPage:
         frame = panel.accordion.bounding_box()
         assert frame["x"] >= 0
         assert frame["x"] + frame["width"] <= width
-        boxes = {}
-        for name in PARTS:
-            boxes[name] = box = panel.part(name).bounding_box()
+        boxes = panel.boxes(*PARTS)
+        for name, box in boxes.items():
             assert box["x"] >= frame["x"], name
             assert box["x"] + box["width"] <= frame["x"] + frame["width"], name
         for one, a in boxes.items():

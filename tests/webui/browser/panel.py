@@ -27,6 +27,15 @@ class Panel:
     def part(self, name: str) -> Locator:
         return self.page.locator(f"#{self.tab}_nplora_{name}").first  # Gradio 3 gives HTML its name twice.
 
+    def boxes(self, *names: str) -> dict[str, dict[str, float]]:
+        """Where these parts stand, all at one moment: an answer that comes in between moves what is below it."""
+        rectangles: dict[str, dict[str, float]] = self.page.evaluate(
+            "ids => Object.fromEntries(ids.map(id =>"
+            " [id, document.querySelector(`[id='${id}']`).getBoundingClientRect().toJSON()]))",
+            [f"{self.tab}_nplora_{name}" for name in names],
+        )
+        return dict(zip(names, rectangles.values()))
+
     def toggle(self) -> None:
         """Open the accordion, which switches the panel on, or close it."""
         self.accordion.locator(".label-wrap").first.click()

@@ -94,7 +94,7 @@ def test_it_fits(changed, theme, width, webui, pictures, method):
     panel = changed.accordion.bounding_box()
     assert panel["x"] >= 0
     assert panel["x"] + panel["width"] <= width
-    boxes = {name: changed.part(name).bounding_box() for name in (*PARTS, *METHODS[method])}
+    boxes = changed.boxes(*PARTS, *METHODS[method])
     for name, box in boxes.items():
         assert box["x"] >= panel["x"], name
         assert box["x"] + box["width"] <= panel["x"] + panel["width"], name
@@ -136,7 +136,7 @@ def test_the_theme_reaches_it(themed, theme):
 
 def out_of_order(panel: Panel) -> list[tuple[str, str]]:
     """Neighbours of ORDER of which the second does not stand below the first, with room between."""
-    boxes = {name: panel.part(name).bounding_box() for name in ORDER}
+    boxes = panel.boxes(*ORDER)
     found = []
     for above, below in itertools.pairwise(ORDER):
         room = 0 if below in ("about", "mu_recipe") else 3  # A sentence belongs to what stands above it.
@@ -147,7 +147,7 @@ def out_of_order(panel: Panel) -> list[tuple[str, str]]:
 
 def apart(panel: Panel) -> list[tuple[str, str]]:
     """What of TOGETHER does not stand beside each other."""
-    return [pair for pair in TOGETHER if not _share_a_line(*(panel.part(name).bounding_box() for name in pair))]
+    return [pair for pair in TOGETHER if not _share_a_line(*panel.boxes(*pair).values())]
 
 
 def hard_is_beside_mu(panel: Panel) -> bool:

@@ -40,4 +40,5 @@ def no_complaint(context: BrowserContext, webui: WebUI) -> Iterator[None]:
     context.remove_listener("console", on_message)
     context.remove_listener("weberror", on_error)
     assert problems == []
-    assert "Traceback" not in webui.log()[before:]
+    said = webui.log()[before:]
+    assert "Traceback" not in said, said
