@@ -77,7 +77,7 @@ class Panel:
     def refresh(self, name: str, lora: str, there: bool = True) -> None:
         """Press the button, and wait until a dropdown offers that LoRA, or no longer does."""
         self.press("refresh")
-        for _ in range(40):
+        for _ in range(300):
             if (lora in self.offered(name)) == there:
                 return
             self.entry(name).blur()

@@ -290,7 +290,7 @@ def test_the_chooser_lists_the_blocks_of_the_loaded_model(panel):
 
 def _offered_blocks(panel):
     """Once the chooser knows the loaded model."""
-    for _ in range(40):
+    for _ in range(300):
         found = panel.offered("mu_by_block_add")
         panel.entry("mu_by_block_add").blur()
         if "in5" not in found:
