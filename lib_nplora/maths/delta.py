@@ -14,7 +14,7 @@ from .products import trivial
 
 Delta = Union[LowRankDelta, DenseDelta]  # noqa: UP007
 """Both answer to: shape, kernel, nbytes, has_input_side, is_finite, scaled, on_input, on_output, transposed, inside,
-rows, dense, energy.
+rows, write_rows, dense, energy.
 """
 
 

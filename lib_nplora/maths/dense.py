@@ -84,6 +84,10 @@ class DenseDelta:
         """The delta of these output rows alone."""
         return DenseDelta(self.matrix[start:stop], (stop - start, *self.layer_shape[1:]))
 
+    def write_rows(self, start: int, every: int, out: Tensor) -> None:
+        """See LowRankDelta.write_rows."""
+        out.copy_(self.matrix[start::every])
+
     def dense(self) -> Tensor:
         """(out, in) float32."""
         return self.matrix

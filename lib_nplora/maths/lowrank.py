@@ -115,6 +115,10 @@ class LowRankDelta:
         """The delta of these output rows alone."""
         return LowRankDelta(self.up[start:stop], self.down, self.kernel)
 
+    def write_rows(self, start: int, every: int, out: Tensor) -> None:
+        """Put the rows start, start + every, ... of the matrix into `out`, which has as many and as long ones."""
+        torch.mm(self.up[start::every], self.down, out=out)
+
     def dense(self) -> Tensor:
         """up @ down, (out, in) float32."""
         return self.up @ self.down

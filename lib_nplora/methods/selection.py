@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 
 from ..maths.delta import Delta
@@ -21,7 +23,7 @@ USUAL_STEPS = 20
 MOST_STEPS = 10000
 """The longest schedule that is told."""
 
-AT_ONCE = 2**16
+AT_ONCE = 80 * 2**10
 """Elements of a layer that are made and weighed at once: few enough to stay in a core's cache."""
 
 
@@ -107,13 +109,26 @@ def rank_of(delta: Delta) -> int:
 
 def importance(delta: Delta, k: int) -> Importance:
     """Sums of magnitudes in float64, of the elements in float32. Makes some rows of the matrix at a time."""
+    return _weighed(delta, k, hasty=True) or cast("Importance", _weighed(delta, k, hasty=False))
+
+
+def _weighed(delta: Delta, k: int, hasty: bool) -> Importance | None:
+    """None if haste has passed over some of the largest."""
     out, in_ = delta.shape
-    rows, largest, total = max(AT_ONCE // in_, 1), Largest(k), 0.0
-    for start in range(0, out, rows):
-        magnitudes = delta.rows(start, min(start + rows, out)).dense().abs().flatten()
+    every = math.ceil(out / max(AT_ONCE // in_, 1))
+    largest, total = Largest(k, out * in_, hasty), 0.0
+    made = torch.empty(0, in_)
+    for start in range(every):
+        rows = len(range(start, out, every))
+        if rows != made.shape[0]:
+            made, wide = torch.empty(rows, in_), torch.empty(rows, in_, dtype=torch.float64)
+            magnitudes = made.numpy().ravel()
+        delta.write_rows(start, every, made)
+        np.abs(magnitudes, out=magnitudes)
         largest.add(magnitudes)
-        total += float(magnitudes.sum(dtype=torch.float64))
-    return Importance(largest.sum(), total)
+        total += wide.copy_(made).sum().item()
+    top = largest.sum()
+    return None if top is None else Importance(top, total)
 
 
 def rising(alpha: float, beta: float, step: int, steps: int) -> float:

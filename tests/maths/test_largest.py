@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from lib_nplora.maths.largest import Largest
 
 
-def largest_sum(values: torch.Tensor, k: int, piece: int) -> float:
-    largest = Largest(k)
+def largest_sum(values: torch.Tensor, k: int, piece: int, hasty: bool = False) -> float | None:
+    largest = Largest(k, len(values), hasty)
     for start in range(0, len(values), piece):
-        largest.add(values[start : start + piece])
+        largest.add(values.numpy()[start : start + piece])
     return largest.sum()
 
 
@@ -33,8 +33,9 @@ def test_it_is_that_of_a_full_sort(n, data, seed, kind):
         values = (values * 2).round()
     elif kind == "decades":
         values = 10 ** (4 * values - 6)
-    expected = math.fsum(sorted(values.tolist(), reverse=True)[:k])
-    assert largest_sum(values, k, piece) == pytest.approx(expected, rel=1e-13)
+    expected = pytest.approx(math.fsum(sorted(values.tolist(), reverse=True)[:k]), rel=1e-13)
+    assert largest_sum(values, k, piece) == expected
+    assert largest_sum(values, k, piece, hasty=True) in (expected, None)
 
 
 @pytest.mark.parametrize("n", [1, 2, 17, 1000, 4096, 100_000])
@@ -50,11 +51,23 @@ def test_it_finds_them_wherever_they_are(n, k):
 
 
 def test_none_of_nothing():
-    assert Largest(3).sum() == 0
+    assert Largest(3, 0).sum() == 0
+
+
+def test_haste_finds_them_in_pieces_that_are_alike():
+    values = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
+    expected = math.fsum(sorted(values.tolist(), reverse=True)[:100])
+    assert largest_sum(values, 100, 10_000, hasty=True) == pytest.approx(expected, rel=1e-13)
+
+
+def test_haste_says_so_if_the_first_piece_holds_most_of_them():
+    values = torch.linspace(2, 1, 10_000)
+    assert largest_sum(values, 2000, 1000, hasty=True) is None
 
 
 def test_the_pieces_are_left_alone():
     values = torch.rand(5000)
     before = values.clone()
-    largest_sum(values, 3, 700)
-    assert torch.equal(values, before)
+    for hasty in (False, True):
+        largest_sum(values, 3, 700, hasty)
+        assert torch.equal(values, before)

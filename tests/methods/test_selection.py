@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import ceil
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib_nplora.maths.delta import whole
 from lib_nplora.maths.dense import DenseDelta
+from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.methods import selection
 from lib_nplora.methods.selection import (
     Contest,
@@ -41,14 +44,29 @@ def test_importance_weighs_magnitudes(out, in_, rank, k, at_once, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "AT_ONCE", at_once)
         found = importance(delta, k)
-    rows = max(at_once // in_, 1)
-    pieces = [delta.rows(start, min(start + rows, out)).dense() for start in range(0, out, rows)]
-    magnitudes = torch.cat(pieces).abs().flatten().double().sort(descending=True).values
+    every = ceil(out / max(at_once // in_, 1))
+    pieces = [(delta.up[start::every] @ delta.down).flatten() for start in range(every)]
+    magnitudes = torch.cat(pieces).abs().double().sort(descending=True).values
     assert found.top == pytest.approx(float(magnitudes[:k].sum()), rel=1e-12)
     assert found.total == pytest.approx(float(magnitudes.sum()), rel=1e-12)
     for weight in (-0.7, 0.0, 2.0):
         scaled, heavy = found.scaled(weight), importance(delta.scaled(weight), k)
         assert (scaled.top, scaled.total) == pytest.approx((heavy.top, heavy.total), rel=1e-5)
+
+
+@pytest.mark.parametrize("form", [lambda delta: delta, whole])
+def test_importance_is_right_where_the_first_rows_are_the_strongest(monkeypatch, form):
+    """Each piece has rows from all over the layer; where that does not help, they are weighed once more."""
+    monkeypatch.setattr(selection, "AT_ONCE", 200)
+    factors = random_delta(40, 50, 4, 0)
+    for strong in (slice(0, 4), slice(0, 40, 10)):
+        up = factors.up.clone()
+        up[strong] *= 1000
+        delta = LowRankDelta(up, factors.down)
+        magnitudes = delta.dense().abs().double().flatten().sort(descending=True).values
+        found = importance(form(delta), 150)
+        assert found.top == pytest.approx(float(magnitudes[:150].sum()), rel=1e-6)
+        assert found.total == pytest.approx(float(magnitudes.sum()), rel=1e-6)
 
 
 def test_k_is_the_product_of_the_ranks():
