@@ -2,6 +2,7 @@
 
 Direct: for each layer W += scale (up @ down) for the content, then for the style, as Forge does with two `<lora:...>`
 tags (A1111 makes one pass more over the product). Fused: the fusion with nothing cached, then the same once a layer.
+Seconds are those that one thread was at work, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import cycle
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import TypeVar
 
 import torch
@@ -22,7 +23,7 @@ from lib_nplora.maths.lowrank import LowRankDelta
 from lib_nplora.request.request import FusionRequest, Source
 
 from .arguments import parser
-from .sdxl import random_lora
+from .sdxl import afresh, random_lora
 
 REQUEST = FusionRequest.of((Source("content"),), (Source("style"),))
 OTHER_MU = REQUEST.with_values(mu=2.0)
@@ -39,7 +40,10 @@ POOL = 2**28
 
 
 class Model:
-    """Stands for the network: the layers of one shape take turns at a few weights."""
+    """Stands for the network: the layers of one shape take turns at a few weights.
+
+    Products are made in memory that is kept, as a GPU's is: what fresh memory costs changes from minute to minute.
+    """
 
     def __init__(self, lora: LoraWeights) -> None:
         layers = Counter(delta.shape for delta in lora.deltas.values())
@@ -47,22 +51,25 @@ class Model:
             (out, in_): cycle([torch.ones(out, in_) for _ in range(max(1, min(count, POOL // (4 * out * in_))))])
             for (out, in_), count in layers.items()
         }
+        self.products = {shape: (torch.empty(shape), torch.empty(shape)) for shape in layers}
 
     def add(self, *deltas: LowRankDelta) -> None:
         """Add to the next layer's weight."""
         weight = next(self.weights[deltas[0].shape])
+        product, scaled = self.products[deltas[0].shape]
         for delta in deltas:
-            weight += SCALE * torch.mm(delta.up, delta.down)
+            weight += torch.mul(torch.mm(delta.up, delta.down, out=product), SCALE, out=scaled)
 
 
 def measure(model: Model, content: LoraWeights, style: LoraWeights) -> dict[str, float]:
     """One round: seconds of each piece.
 
-    As in a host, all layers are fused before the first is added. Direct and fused additions take turns, layer by layer:
-    what fresh memory costs changes from minute to minute, and must not fall on one of them.
+    As in a host, all layers are fused before the first is added. Direct and fused additions take turns, layer by layer,
+    so that whatever else the machine does falls on both.
     """
-    spent = dict.fromkeys(("direct", "maths", "apply", "warm"), 0.0)
+    spent = dict.fromkeys(("direct", "maths", "warm", "apply"), 0.0)
     bases = ByteLru(2**32)
+    content, style = afresh(content), afresh(style)
     spent["maths"], fused = timed(lambda: fuse(REQUEST, [content], [style], bases))
     for key, delta in fused.deltas.items():
         pair = content.deltas[key], style.deltas[key]
@@ -73,24 +80,21 @@ def measure(model: Model, content: LoraWeights, style: LoraWeights) -> dict[str,
 
 
 def timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Seconds, and what came of them."""
-    start = perf_counter()
+    """Seconds at work, and what came of them."""
+    start = process_time()
     result = work()
-    return perf_counter() - start, result
+    return process_time() - start, result
 
 
 def main() -> None:
-    arguments = parser("tests.bench", __doc__, 32, 5)
-    arguments.add_argument("--threads", type=int, help="threads of torch; 1 is steadiest on a machine that is not idle")
-    args = arguments.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = parser("tests.bench", __doc__, 32, 5).parse_args()
+    torch.set_num_threads(1)
 
     content = random_lora("content", args.rank, 1, args.layers)
     style = random_lora("style", args.rank, 2, args.layers)
     model = Model(content)
     rounds = [measure(model, content, style) for _ in range(args.rounds + 1)][1:]
-    direct, maths, warm = (median(times[name] for times in rounds) for name in ("direct", "maths", "warm"))
+    direct, maths, warm, apply = (median(times[name] for times in rounds) for name in rounds[0])
     fused = median(times["maths"] + times["apply"] for times in rounds)
 
     print(f"{args.layers} layers, rank {args.rank}, {torch.get_num_threads()} threads, median of {args.rounds} rounds")
@@ -98,6 +102,7 @@ def main() -> None:
     print(f"fused: {fused:.3f} s")
     print(f"maths, nothing cached: {maths:.3f} s, {100 * maths / direct:.1f} % of direct")
     print(f"maths, another mu: {warm:.3f} s, {100 * warm / direct:.1f} % of direct")
+    print(f"added: {apply:.3f} s, {100 * apply / direct:.1f} % of direct")
     print(f"ratio: {fused / direct:.2f}")
 
 

@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--in", dest="in_", type=int, default=1280)
     parser.add_argument("--rounds", type=int, default=5, help="rounds, after one to warm up (default: 5)")
     args = parser.parse_args()
+    torch.set_num_threads(1)
 
     weight = torch.randn(args.out, args.in_)
     matrix = DenseDelta.of(torch.randn(args.out, args.in_))

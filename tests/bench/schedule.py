@@ -22,7 +22,7 @@ from lib_nplora.request.request import FusionRequest, Source
 
 from .__main__ import timed
 from .arguments import parser
-from .sdxl import random_lora
+from .sdxl import afresh, random_lora
 
 DIRECT = FusionRequest.of((Source("content"),), (Source("style"),), method="direct")
 KLORA = DIRECT.with_method("klora")
@@ -33,10 +33,11 @@ SHAPES = ((640, 640), (1280, 1280), (10240, 1280))
 def prepared(content: LoraWeights, style: LoraWeights) -> dict[str, float]:
     """One round: seconds of each."""
     kept = ByteLru(2**30)
-    return {
-        name: timed(lambda request=request, kept=kept: fuse(request, [content], [style], kept))[0]
-        for name, request in (("direct", DIRECT), ("klora, first", KLORA), ("klora, again", LIGHTER))
-    }
+    spent = {}
+    for name, request in (("direct", DIRECT), ("klora, first", KLORA), ("klora, again", LIGHTER)):
+        pair = [afresh(content)], [afresh(style)]
+        spent[name] = timed(lambda request=request, pair=pair: fuse(request, *pair, kept))[0]
+    return spent
 
 
 def weighed(out: int, in_: int, rank: int) -> dict[str, float]:
@@ -63,6 +64,7 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     arguments = parser("tests.bench.schedule", __doc__, 32, 3)
     args = arguments.parse_args()
+    torch.set_num_threads(1)
 
     content = random_lora("content", args.rank, 1, args.layers)
     style = random_lora("style", args.rank, 2, args.layers)

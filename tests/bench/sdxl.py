@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from random import Random
 
@@ -52,3 +53,8 @@ def random_lora(name: str, rank: int, seed: int, layers: int) -> LoraWeights:
         for layer, out, in_ in chosen
     }
     return LoraWeights(name, f"{name}-{rank}-{seed}", deltas)
+
+
+def afresh(lora: LoraWeights) -> LoraWeights:
+    """The same LoRA, of which nothing is known yet."""
+    return replace(lora, deltas={key: replace(delta) for key, delta in lora.deltas.items()})
