@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -124,7 +125,12 @@ class LowRankDelta:
         return self.up @ self.down
 
     def energy(self) -> float:
-        """Squared Frobenius norm, from the Gram matrices of the factors: tr(up^T up  down down^T)."""
+        """Squared Frobenius norm."""
+        return self._energy
+
+    @cached_property
+    def _energy(self) -> float:
+        """From the Gram matrices of the factors: tr(up^T up  down down^T)."""
         up, down = self.up.double(), self.down.double()
         return max(float(((up.T @ up) * (down @ down.T)).sum()), 0.0)
 
