@@ -285,6 +285,9 @@ class Plain:
     def blocks(self):
         return {ModuleKey(name, "unet").place.block for name in self.module}
 
+    def dtype(self, key):
+        return self.module[key.name].weight.dtype
+
     def load(self, file):
         raise NotImplementedError("LoRAs are made in the test")
 

@@ -8,11 +8,14 @@ from collections.abc import Callable, Container, Hashable, Iterable, Iterator, S
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from ..errors import MismatchError, RequestError
 from ..layers.key import ModuleKey
 from ..layers.weights import LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.delta import Delta, total
+from ..maths.dense import DenseDelta
 from ..maths.lowrank import exact_math
 from ..methods.balance import CONTENT_ENERGY, STYLE_ENERGY, meeting
 from ..methods.bases import CONTENT_INPUT, STYLE_INPUT
@@ -28,6 +31,15 @@ from .outcome import LayerReport, Outcome, Summary
 
 _ELSEWHERE = "which it can in a pipeline of diffusers alone (fuse_into, generate): choose another method"
 """What to do about a method that looks at the model where nothing lets it."""
+
+DtypeOf = Callable[[ModuleKey], torch.dtype]
+"""Layer -> the number format of its weight: see DenseDelta.stored."""
+
+
+def in_float32(key: ModuleKey) -> torch.dtype:
+    """The DtypeOf that keeps every digit."""
+    return torch.float32
+
 
 NO_INPUT_SIDE = "norms and biases have no input side"
 """Why layers that both LoRAs have are added as they are."""
@@ -53,6 +65,13 @@ class FusedLayer:
     rival: Delta | None = None
     contest: Contest | None = None
     interference: Interference | None = None
+
+    def stored(self, dtype: torch.dtype) -> FusedLayer:
+        """As it is kept for a weight of this number format."""
+        delta, rival = (
+            delta.stored(dtype) if isinstance(delta, DenseDelta) else delta for delta in (self.delta, self.rival)
+        )
+        return replace(self, delta=delta, rival=rival)
 
 
 def fingerprint(
@@ -123,9 +142,13 @@ def fuse(
     styles: Sequence[LoraWeights],
     derived: ByteLru,
     observations: Observations | None = None,
+    dtype: DtypeOf = in_float32,
 ) -> FusedLora:
-    """All layers of `fuse_layers`, held together."""
-    fused = list(fuse_layers(request, contents, styles, derived, observations=observations))
+    """All layers of `fuse_layers`, held together, as `dtype` would have those that have no factors."""
+    fused = [
+        layer.stored(dtype(layer.key))
+        for layer in fuse_layers(request, contents, styles, derived, observations=observations)
+    ]
     return FusedLora(
         request.title,
         fingerprint(request, contents, styles, observations),

@@ -113,6 +113,10 @@ class PipelineModel:
         """See Model."""
         return {ModuleKey(name, Slot(name).part).place.block for name in self._layers}
 
+    def dtype(self, key: ModuleKey) -> torch.dtype:
+        """See Model."""
+        return self._layers[str(key.name)][0].parameter.dtype
+
     def load(self, file: ShelfFile) -> LoraWeights:
         """See Model. Raises HostError for layers whose values cannot be changed."""
         lora = read_lora(Path(file.path), Originals(self, self.name, str(self.token())), names_apart=False)

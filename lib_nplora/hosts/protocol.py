@@ -6,9 +6,12 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
+
 from ..errors import HostError
 from ..fusion.fused import FusedLora, Winners
 from ..layers.block import Block
+from ..layers.key import ModuleKey
 from ..layers.weights import LoraWeights
 
 
@@ -99,6 +102,9 @@ class Model(Protocol):
 
     def blocks(self) -> Collection[Block]:
         """The blocks of the loaded model that LoRAs can change."""
+
+    def dtype(self, key: ModuleKey) -> torch.dtype:
+        """The number format of a layer's weight."""
 
     def load(self, file: ShelfFile) -> LoraWeights:
         """Read a LoRA and match it to the loaded model. Raises FileError, MismatchError."""

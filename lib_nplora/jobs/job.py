@@ -10,7 +10,7 @@ from ..errors import MismatchError, Remedy, Surface, sentence
 from ..files import header_name, two_models
 from ..fusion.fused import FusedLora
 from ..fusion.outcome import Outcome, Summary
-from ..fusion.walk import FusedLayer, check_observed, fingerprint, fuse, fuse_layers, layers
+from ..fusion.walk import DtypeOf, FusedLayer, check_observed, fingerprint, fuse, fuse_layers, in_float32, layers
 from ..layers.block import Block
 from ..layers.by_block import check_blocks
 from ..layers.key import ModuleKey
@@ -141,10 +141,10 @@ class Job:
             yield from pieces
             progress(done, total)
 
-    def fuse(self, derived: ByteLru) -> FusedLora:
+    def fuse(self, derived: ByteLru, dtype: DtypeOf = in_float32) -> FusedLora:
         """All that the walk gives, held together. Raises what `fuse_layers` and `observe` raise."""
         seen = self.observe() if self.observe and self.request.method.observes else None
-        return fuse(self.request, *self._sides, derived, seen)
+        return fuse(self.request, *self._sides, derived, seen, dtype)
 
     def summary(self, fused: Sequence[FusedLayer]) -> Summary:
         """What happened to the layers of a walk."""

@@ -220,7 +220,7 @@ class Session:
             deltas = lora.weights.deltas
             if isinstance(deltas, DeltaMap) and deltas.made:
                 logger.info("%s: %d layers have no factors, which takes a while", lora.name, deltas.made)
-        return job.fuse(self._bases)
+        return job.fuse(self._bases, self.host.model.dtype)
 
     def _loaded(self, name: str, file: ShelfFile) -> LoadedLora:
         """The LoRA that the user calls `name`."""

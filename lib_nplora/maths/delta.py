@@ -26,7 +26,7 @@ def total(deltas: Sequence[Delta]) -> Delta:
         return concat(low_rank)
     if len(deltas) == 1:
         return dense[0]
-    matrix = dense[0].matrix.clone()
+    matrix = dense[0].matrix.to(torch.float32, copy=True)
     for delta in dense[1:]:
         matrix += delta.matrix
     for factors in low_rank:

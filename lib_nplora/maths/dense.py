@@ -13,13 +13,16 @@ from .lowrank import LowRankDelta
 EXACT = 1e-13
 """Share of the energy that may be lost where factors stand for the whole: rounding noise of float32."""
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 @dataclass(frozen=True, eq=False)
 class DenseDelta:
     """delta, scale included.
 
     matrix
-        (out, in), float32. For a convolution `in` is in_channels * kernel height * kernel width; for a vector it is 1.
+        (out, in), float32, or half precision: see `stored`. For a convolution `in` is in_channels * kernel height *
+        kernel width; for a vector it is 1.
     layer_shape
         Shape of the layer's own weight: (out, in), (out, in_channels, kernel height, kernel width), or (out,) for what
         has no input side, a norm or a bias.
@@ -59,6 +62,12 @@ class DenseDelta:
     def tensor(self) -> Tensor:
         """The delta in the layer's own shape, as files hold it."""
         return self.matrix.reshape(self.layer_shape)
+
+    def stored(self, dtype: torch.dtype) -> DenseDelta:
+        """As it is kept for a weight of this number format: in half precision if that is one, to which the sum of both
+        is rounded anyway.
+        """
+        return DenseDelta(self.matrix.to(dtype), self.layer_shape) if dtype in HALVES else self
 
     def scaled(self, weight: float) -> DenseDelta:
         """weight * delta."""

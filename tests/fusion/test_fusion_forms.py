@@ -151,6 +151,29 @@ def test_norms_and_biases_are_added_as_they_are():
     assert "1 added unprojected (norms and biases have no input side)" in str(both.summary)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float8_e4m3fn])
+@pytest.mark.parametrize("method", ["np", "ties", "switch"])
+def test_what_has_no_factors_is_kept_in_half_precision_if_its_weight_is(method, dtype):
+    factors = random_delta(OUT, IN, 3, 7)
+    other = ModuleKey("other", "unet")
+    content = LoraWeights("content", "content", {KEY: factors, other: factors})
+    style = LoraWeights("style", "style", {KEY: matrix(1)})
+    of_both = request().with_method(method)
+    exact = fuse(of_both, [content], [style], ByteLru(0))
+    stored = fuse(of_both, [content], [style], ByteLru(0), dtype=lambda key: dtype)
+    half = dtype in (torch.float16, torch.bfloat16)
+    for found, expected in ((stored.deltas, exact.deltas), (stored.rivals, exact.rivals)):
+        assert found.keys() == expected.keys()
+        for key, delta in found.items():
+            if isinstance(delta, DenseDelta):
+                assert delta.matrix.dtype == (dtype if half else torch.float32)
+                assert torch.equal(delta.matrix, expected[key].matrix.to(delta.matrix.dtype))
+            else:
+                assert torch.equal(delta.dense(), expected[key].dense())
+    assert stored.fingerprint == exact.fingerprint
+    assert (stored.nbytes < exact.nbytes) == half
+
+
 def test_what_is_not_held_is_made_each_time_and_does_not_count_as_bytes():
     made: list[int] = []
 

@@ -39,6 +39,9 @@ class PlainModel:
     def blocks(self):
         return {ModuleKey(name, "unet").place.block for name in self._layers}
 
+    def dtype(self, key):
+        return self._layers[key.name].weight.dtype
+
     def load(self, file):
         tensors = load_file(file.path)
         names = {tensor.partition(".")[0] for tensor in tensors}

@@ -300,6 +300,29 @@ def test_slices_of_a_fused_weight_are_put_together(driver, attention):
     assert np.allclose(found.detach(), expected, atol=1e-4)
 
 
+def test_a_weight_tells_its_number_format(driver, loras):
+    model = detect_host().model
+    keys = [key for name in ("full", "dog") for key in model.load(detect_host().shelf.resolve(name)).deltas]
+    assert {model.dtype(key) for key in keys} == {torch.float32}
+    driver.unet.half()
+    assert {(key.part, model.dtype(key)) for key in keys} == {("unet", torch.float16), ("te", torch.float32)}
+
+
+@pytest.mark.parametrize("tag", ["<nplora:dog:full:0.5>", "<nplora:dog:vangogh:method=ties>"])
+def test_what_is_kept_in_half_precision_is_added_like_the_rest(driver, loras, monkeypatch, tag):
+    """To weights in float32 here, so that the rounding shows."""
+    names = [module.name for module in driver.modules]
+    driver.generate(f"a cat {tag}")
+    exact = {name: driver.delta(name) for name in names}
+    monkeypatch.setattr(type(detect_host().model), "dtype", lambda self, key: torch.float16)
+    driver.switch_checkpoint()
+    driver.switch_checkpoint()
+    picture = driver.generate(f"a dog {tag}")
+    assert not any("none is applied" in comment for comment in picture.comments)
+    errors = [reference.error(driver.delta(name), exact[name]) for name in names]
+    assert 1e-6 < max(errors) < 1e-3
+
+
 @pytest.mark.parametrize("driver", [Neo], indirect=True)
 def test_names_that_neo_mends_before_it_reads_them(driver, loras):
     tensors = {name.replace("lora_unet_", "lora_unet__"): tensor for name, tensor in load_file(loras.dog).items()}

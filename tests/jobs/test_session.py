@@ -55,6 +55,9 @@ class NotingHost:
         self.asked_for_blocks += 1
         return {Block("te", 1), Block("in", 1), Block("in", 2), Block("mid")}
 
+    def dtype(self, key):
+        return torch.float32
+
     def resolve(self, name):
         if name not in self.stamps:
             raise NotFoundError(f"there is no LoRA called '{name}'.")

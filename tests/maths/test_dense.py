@@ -66,6 +66,16 @@ def test_a_sum_keeps_factors_as_long_as_it_can():
     assert total([whole]) is whole
 
 
+def test_a_sum_of_what_is_stored_in_half_precision_is_none():
+    """As of slices of a layer, some of which have factors."""
+    half, factors = DenseDelta.of(normal(48, 36)).stored(torch.bfloat16), low_rank()
+    assert half.matrix.dtype == torch.bfloat16
+    for deltas in ([half, factors], [half, half]):
+        summed = total(deltas).dense()
+        assert summed.dtype == torch.float32
+        assert torch.allclose(summed, sum(delta.dense().float() for delta in deltas), atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(48, 36), (36, 48)])
 @pytest.mark.parametrize("cut", ["all", "5", "90%"])
 def test_a_style_without_factors_gives_all_but_a_millionth_of_its_energy(shape, cut):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from ...layers.block import Block
@@ -55,6 +56,12 @@ class Layers:
         if weight.dim() == 4 and weight.shape[1] == 9:
             weight = weight[:, :4]
         return cast("Tensor", weight.detach())
+
+    def dtype(self, sd_key: str) -> torch.dtype:
+        """The number format of the layer's weight."""
+        layer, _ = self.layer(sd_key)
+        weight = layer.in_proj_weight if hasattr(layer, "in_proj_weight") else layer.weight
+        return cast("Tensor", weight).dtype
 
     def layer(self, sd_key: str) -> tuple[Any, int | None]:
         """The layer that holds a module's weight, and which third of it the module is for."""

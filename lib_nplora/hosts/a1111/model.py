@@ -12,8 +12,11 @@ from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
+
 from ...fusion.fused import FusedLora, Winners
 from ...layers.block import Block
+from ...layers.key import ModuleKey
 from ...layers.weights import LoraWeights
 from ..protocol import ShelfFile
 from .layers import Layers
@@ -53,6 +56,10 @@ class A1111Model:
     def blocks(self) -> Collection[Block]:
         """See Model."""
         return self._layers.blocks()
+
+    def dtype(self, key: ModuleKey) -> torch.dtype:
+        """See Model."""
+        return self._layers.dtype(str(key.name).removesuffix(BIAS))
 
     def load(self, file: ShelfFile) -> LoraWeights:
         """See Model."""

@@ -12,12 +12,15 @@ from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ...fusion.fused import FusedLora, Winners
 from ...layers.block import Block
+from ...layers.key import ModuleKey
 from ...layers.weights import LoraWeights
 from ..protocol import ShelfFile
 from .dialect import Dialect
-from .parts import KeyTables, blocks
+from .parts import KeyTables, blocks, dtype
 from .read import Reader
 from .write import Writer
 
@@ -73,6 +76,10 @@ class ForgeModel:
     def blocks(self) -> Collection[Block]:
         """See Model."""
         return blocks(self._model_data.sd_model.forge_objects_original)
+
+    def dtype(self, key: ModuleKey) -> torch.dtype:
+        """See Model."""
+        return dtype(self._model_data.sd_model.forge_objects_original, key)
 
     def load(self, file: ShelfFile) -> LoraWeights:
         """See Model."""

@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
+
 from ...layers.block import Block
 from ...layers.key import ModuleKey
 from ...layers.place import Part
@@ -33,6 +35,12 @@ def blocks(objects: Any) -> set[Block]:
         for name, _ in model_of(part, patcher).named_parameters()
     )
     return {key.place.block for key in keys}
+
+
+def dtype(objects: Any, key: ModuleKey) -> torch.dtype:
+    """The number format of a parameter of a model."""
+    found: torch.dtype = model_of(key.part, getattr(objects, ATTRIBUTE[key.part])).get_parameter(key.name).dtype
+    return found
 
 
 class KeyTables:
