@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from modules import extra_networks
+from modules import extra_networks, shared
 
 from ..errors import NploraError, RequestError
 from ..hosts.protocol import shelf_of
@@ -21,12 +21,15 @@ from ..jobs.session import Applied, Asked, Plan, Session
 from ..request.request import FusionRequest
 from . import running
 from .astray import astray
-from .infotext import told_of
+from .infotext import HASHES, read_hashes, told_of
 from .prompt import TAG, left_to_host, plain, read
 from .said import in_one_line, say
 from .tagging import PROBLEM
 
 logger = logging.getLogger("nplora")
+
+_TOLD = "nplora_lora_hashes"
+"""Attribute of `p` that holds what we last wrote of the hashes."""
 
 
 class NploraNetwork(extra_networks.ExtraNetwork):  # type: ignore[misc]
@@ -147,10 +150,28 @@ def _add_told(p: Any, plan: Plan) -> None:
 
 def _add_hashes(p: Any, plan: Plan) -> None:
     """Name the fused LoRAs where the host names its own: Civitai and the paste button look there."""
-    if not hasattr(p, "lora_hashes"):
+    hashes = _hashes_of_host(p)
+    if hashes is None:
         return
     for name, file in plan.files.items():
         if file.shorthash:
-            p.lora_hashes[name.replace(":", "").replace(",", "")] = file.shorthash
-    if p.lora_hashes:
-        p.extra_generation_params["Lora hashes"] = ", ".join(f"{k}: {v}" for k, v in p.lora_hashes.items())
+            hashes[name.replace(":", "").replace(",", "")] = file.shorthash
+    if hashes:
+        text = ", ".join(f"{k}: {v}" for k, v in hashes.items())
+        p.extra_generation_params[HASHES] = text
+        setattr(p, _TOLD, text)
+
+
+def _hashes_of_host(p: Any) -> dict[str, str] | None:
+    """Names and hashes of the host's own LoRAs; None if it names none.
+
+    Forge Classic keeps them in the infotext alone, and leaves what stood there if its LoRAs are none now.
+    """
+    if hasattr(p, "lora_hashes"):
+        kept: dict[str, str] = p.lora_hashes
+        return kept
+    if not getattr(shared.opts, "lora_add_hashes_to_infotext", False):
+        return None
+    text = p.extra_generation_params.get(HASHES, "")
+    stale = text == getattr(p, _TOLD, None) and not getattr(p, "is_hr_pass", False)
+    return {} if stale else read_hashes(text)

@@ -25,6 +25,9 @@ MARK = "NP-LoRA"
 
 BY_PANEL = "panel"
 
+HASHES = "Lora hashes"
+"""Where a host names the LoRAs of a picture."""
+
 
 def told_of(request: FusionRequest) -> dict[str, str]:
     """What a picture's parameters say of its fusion beside the tag: what is not to be left to a later default."""
@@ -51,7 +54,7 @@ def on_pasted(infotext: str, params: MutableMapping[str, Any]) -> None:
     by_panel = params.get(MARK) == BY_PANEL
     prompts = [name for name in ("Prompt", "Hires prompt") if params.get(name)]
     if shelf := running.shelf():
-        finder = _Finder(shelf, _hashes(params.get("Lora hashes", "")))
+        finder = _Finder(shelf, read_hashes(params.get(HASHES, "")))
         for name in prompts:
             params[name] = prompt_text.renamed(params[name], finder.name)
     shown = _readable(params.get("Prompt") or "", last=by_panel)
@@ -74,6 +77,12 @@ def enabled(params: Mapping[str, Any]) -> bool:
     return bool(params.get(label("enabled"), False))
 
 
+def read_hashes(text: str) -> dict[str, str]:
+    """The host's "name: hash, ...", by name."""
+    pairs = (pair.rpartition(":") for pair in text.split(","))
+    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
+
+
 def _readable(prompt: str, last: bool) -> Standing | None:
     found = [x for x in prompt_text.find(prompt) if not isinstance(x.asked.request, RequestError)]
     if last:
@@ -94,12 +103,6 @@ def _of_an_unknown_method(prompt: str) -> PanelState | None:
             except (RequestError, KeyError) as error:
                 logger.debug("%s", error)
     return None
-
-
-def _hashes(text: str) -> dict[str, str]:
-    """The host's `Lora hashes`, "name: hash, ...", by name."""
-    pairs = (pair.rpartition(":") for pair in text.split(","))
-    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
 
 def _take_styles(params: MutableMapping[str, Any]) -> None:

@@ -305,6 +305,10 @@ def add_lora_list(networks: types.ModuleType, lora_dir: Path) -> None:
     list_available_networks()
 
 
+def written(hashes):
+    return ", ".join(f"{name}: {shorthash}" for name, shorthash in hashes.items())
+
+
 class ExtraNetworkLora(ExtraNetwork):
     """The built-in `lora`: weights, loading, hashes."""
 
@@ -323,13 +327,19 @@ class ExtraNetworkLora(ExtraNetwork):
             unet_multipliers.append(float(params.named.get("unet", unet)))
             dyn_dims.append(None)
         self.networks.load_networks(names, te_multipliers, unet_multipliers, dyn_dims)
-        if not getattr(p, "is_hr_pass", False) or not hasattr(p, "lora_hashes"):
-            p.lora_hashes = {}
+        hashes = {}
         for item in self.networks.loaded_networks:
             item.network_on_disk.read_hash()
-            p.lora_hashes[item.mentioned_name.replace(",", "").replace(":", "")] = item.network_on_disk.shorthash
+            hashes[item.mentioned_name.replace(",", "").replace(":", "")] = item.network_on_disk.shorthash
+        self.tell(p, hashes)
+
+    def tell(self, p, hashes):
+        """The hires pass adds to those of the first."""
+        if not getattr(p, "is_hr_pass", False) or not hasattr(p, "lora_hashes"):
+            p.lora_hashes = {}
+        p.lora_hashes |= hashes
         if p.lora_hashes:
-            p.extra_generation_params["Lora hashes"] = ", ".join(f"{k}: {v}" for k, v in p.lora_hashes.items())
+            p.extra_generation_params["Lora hashes"] = written(p.lora_hashes)
 
     def deactivate(self, p):
         pass

@@ -311,6 +311,7 @@ class Forge(StandIn):
     encodes_hires_first = True
     tells_of_denoised = False
     patcher_class = Patcher
+    builtin_lora = ExtraNetworkLora
     online_mode = (False,)
     merge = staticmethod(merge_lora_to_weight)
     dynamic_args = {"embedding_dir": "./embeddings", "online_lora": False}  # noqa: RUF012
@@ -343,7 +344,7 @@ class Forge(StandIn):
         }
 
     def register_builtin_lora(self):
-        self.extra_networks.register_extra_network(ExtraNetworkLora(self.networks))
+        self.extra_networks.register_extra_network(self.builtin_lora(self.networks))
 
     def load_checkpoint(self, seed):
         def wrapped(attribute_name, prefix):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from safetensors.torch import load_file
 
-from .common import module
+from .common import ExtraNetworkLora, module, written
 from .forge import CPU, Adapter, Forge, NeoPatcher, copy_to_param, merge_in_place, set_attr, update_of
 
 
@@ -161,15 +161,24 @@ class ClassicPatcher:
         return [(key, entry) for key, entries in self.patches.items() for entry in entries]
 
 
+class ClassicLora(ExtraNetworkLora):
+    def tell(self, p, hashes):
+        """Into the infotext and nowhere else, where it stays if there are none later."""
+        if hashes:
+            p.extra_generation_params["Lora hashes"] = written(hashes)
+
+
 class Classic(LdmPatched):
     adapter_name = "Forge Classic"
     patcher_class = ClassicPatcher
+    builtin_lora = ClassicLora
     kinds = tuple(kind for kind in Forge.kinds if not kind.startswith("dora"))
     has_dora = False
 
     def host_modules(self):
         modules = super().host_modules()
         modules["ldm_patched.modules.utils"].set_attr = set_attr
+        self.page.opts.lora_add_hashes_to_infotext = True
         for name, attributes in (
             ("model_management", {"current_loaded_models": loaded_models}),
             ("model_patcher", {"ModelPatcher": ClassicPatcher}),
