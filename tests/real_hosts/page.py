@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -163,16 +164,16 @@ _IDLE = "(tab) => getComputedStyle(document.querySelector(`#${tab}_interrupt`)).
 
 
 def choose(dropdown: Locator, value: str) -> None:
-    """Choose from one of the host's dropdowns by typing."""
+    """Choose from one of the host's dropdowns by typing, in any case: Forge Classic writes "X/Y/Z Plot"."""
     entry = dropdown.locator("input")
     entry.click()
     entry.fill(value)
     dropdown.locator(_option(value)).click()
-    expect(entry).to_have_value(value)
+    expect(entry).to_have_value(re.compile(f"^{re.escape(value)}$", re.IGNORECASE))
 
 
 def _option(value: str) -> str:
-    return f"ul.options li[aria-label={json.dumps(value)}]"
+    return f"ul.options li[aria-label={json.dumps(value)} i]"
 
 
 def _read(path: Path) -> Picture:
