@@ -66,10 +66,11 @@ class FusedLayer:
     contest: Contest | None = None
     interference: Interference | None = None
 
-    def stored(self, dtype: torch.dtype) -> FusedLayer:
-        """As it is kept for a weight of this number format."""
+    def stored(self, dtype: DtypeOf) -> FusedLayer:
+        """As it is kept for a weight of that number format, which is asked for where there are no factors."""
         delta, rival = (
-            delta.stored(dtype) if isinstance(delta, DenseDelta) else delta for delta in (self.delta, self.rival)
+            delta.stored(dtype(self.key)) if isinstance(delta, DenseDelta) else delta
+            for delta in (self.delta, self.rival)
         )
         return replace(self, delta=delta, rival=rival)
 
@@ -146,8 +147,7 @@ def fuse(
 ) -> FusedLora:
     """All layers of `fuse_layers`, held together, as `dtype` would have those that have no factors."""
     fused = [
-        layer.stored(dtype(layer.key))
-        for layer in fuse_layers(request, contents, styles, derived, observations=observations)
+        layer.stored(dtype) for layer in fuse_layers(request, contents, styles, derived, observations=observations)
     ]
     return FusedLora(
         request.title,

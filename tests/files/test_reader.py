@@ -97,7 +97,7 @@ def test_a_file_that_is_deleted_while_it_is_read_is_refused(tmp_path: Path) -> N
     path = loras.write(tmp_path / "late.safetensors", loras.random_lora(loras.SD1))
     opened = open_lora(path)
     path.unlink()
-    with pytest.raises(FileError, match="'late.safetensors' cannot be read: No such file or directory"):
+    with pytest.raises(FileError, match=r"'late.safetensors' cannot be read: No such file or directory"):
         read_opened(opened, None, None)
 
 
