@@ -21,6 +21,7 @@ from ..jobs.session import Applied, Asked, Plan, Session
 from ..request.request import FusionRequest
 from . import running
 from .astray import astray
+from .batch import unheeded
 from .infotext import HASHES, read_hashes, told_of
 from .prompt import TAG, left_to_host, plain, read
 from .said import in_one_line, say
@@ -60,7 +61,7 @@ def install(session: Session, stops_on_error: Callable[[], bool] = lambda: False
         if not installed:
             return original(p, extra_network_data)
         plan = session.prepare([_with_settings(asked) for asked in read(extra_network_data or {})])
-        lost = astray(p, extra_network_data or {})
+        lost = [*astray(p, extra_network_data or {}), *unheeded(p)]
         if stops_on_error():
             _refuse(session, [*filter(None, [getattr(p, PROBLEM, None)]), *lost, *plan.problems])
         result = original(p, left_to_host(extra_network_data, plan))

@@ -143,6 +143,30 @@ def test_routes_come_with_the_hosts_own(host):
     }
 
 
+class Variants(Script):
+    """Another extension, which gives each picture another prompt."""
+
+    args_from = args_to = 0
+    mus = ("1", "1", "1", "2")
+
+    def process(self, p, *args):
+        p.all_prompts = [prompt.replace("__mu__", mu) for prompt, mu in zip(p.all_prompts, self.mus)]
+
+
+def test_other_fusions_in_a_batch_are_told(host):
+    """The host heeds the first prompt of a batch, as with <lora:>."""
+    Loras(host)
+    expected = host.generate("a cat <nplora:dog:vangogh:1>", batch_size=2, n_iter=2)
+    assert expected.comments == ()
+    host.page.alwayson = [*host.page.alwayson, Variants()]
+    tag = "a cat <nplora:dog:vangogh:__mu__>"
+    together = host.generate(tag, batch_size=2, n_iter=2)
+    assert together.pixels == expected.pixels
+    (told,) = together.comments
+    assert told.startswith("NP-LoRA: 1 of 2 pictures of a batch ask for another fusion than its first")
+    assert host.generate(tag, n_iter=4).comments == ()
+
+
 class Wildcards(Script):
     """Another extension, which writes the prompts anew."""
 

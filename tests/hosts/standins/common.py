@@ -425,6 +425,7 @@ def process_images(p: Processing):
     if p.scripts is not None:
         p.scripts.process(p)
     for iteration in range(p.n_iter):
+        p.iteration = iteration
         host.state.skipped = False
         if host.state.interrupted:
             break
