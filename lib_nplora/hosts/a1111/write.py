@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class Writer:
 
         self._networks = networks
         self._network = network
+        self._fusion = _fusion_type(self._network.Network)
         self._layers = layers
         self._count = itertools.count()
 
@@ -37,7 +39,8 @@ class Writer:
         Layers that hold a network of this name already are not patched again, whoever wins them by now.
         """
         number = f" {next(self._count)}" if lora.schedule else ""
-        net = self._network.Network(f"nplora {lora.title} {lora.fingerprint}{number}", None)
+        name = f"nplora {lora.title} {lora.fingerprint}{number}"
+        net = self._fusion(name, SimpleNamespace(name=name, alias=name, filename="", shorthash=""))
         winners = lora.first_winners()
         net.modules.update(self.modules(net, {key: lora.update(key, winners) for key in lora.deltas}))
         return net
@@ -76,6 +79,15 @@ class Writer:
                     raise HostError(f"the update of layer {sd_key} is too large for this WebUI's half precision")
                 return module
         raise HostError(f"this WebUI has no LoRA module for layer {sd_key}")
+
+
+def _fusion_type(network_type: type[Any]) -> type[Any]:
+    """The host's type of networks, of which others set the multipliers for each region of a picture.
+
+    They go by the LoRAs that the region's prompt names. A fusion is the whole picture's: its multipliers stay 1.
+    """
+    one = property(lambda net: 1.0, lambda net, value: None)
+    return type("Fusion", (network_type,), {"te_multiplier": one, "unet_multiplier": one})
 
 
 def _tensors(module: Any) -> Iterator[Tensor]:
