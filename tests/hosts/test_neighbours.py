@@ -6,15 +6,59 @@ import sys
 
 import pytest
 
-from ..reference.kohya import factors, fused
+from ..reference.kohya import factors, fused, winners
 from ..reference.matrices import added
-from .contract import Loras
+from .contract import KLORA, Loras
+from .contract.schedules import letters_by_layer, updates_by_winner
 from .standins.a1111 import A1111
+from .standins.forge import Forge
 
 
 @pytest.fixture
 def loras(driver) -> Loras:
     return Loras(driver)
+
+
+def strength_changed(driver, steps: dict[int, float]) -> None:
+    """As lora-block-weight's `start=` and `stop=` in Forge: the first LoRA is merged anew, under another name."""
+
+    def before_call(params):
+        if params.sampling_step not in steps:
+            return
+        unet = driver.sd_model.forge_objects.unet
+        name = next(iter(unet.lora_patches))
+        patches = unet.lora_patches.pop(name)
+        for several in patches.values():
+            for patch in several:
+                patch[0] = steps[params.sampling_step]
+        meanwhile = f"{name[0]}_1764437000.0", *name[1:]
+        unet.lora_patches[meanwhile] = patches
+        unet.load()
+        unet.lora_patches[name] = unet.lora_patches.pop(meanwhile)
+
+    sys.modules["modules.script_callbacks"].on_cfg_denoiser(before_call)
+
+
+@pytest.mark.parametrize("driver", [Forge], indirect=True)
+def test_a_lora_whose_strength_changes_in_mid_picture(driver, loras):
+    """What wins goes on changing after the other LoRA was merged anew."""
+    expected = winners(loras.knight, loras.ink, "klora", 6)
+    hat = factors(loras.hat)
+    sides = updates_by_winner(loras.knight, loras.ink, expected)
+    beside = {name: (0.5 * hat[name][0], hat[name][1]) for name in expected}
+    driver.watch(
+        {
+            **{side: {name: added(update, hat[name]) for name, update in at.items()} for side, at in sides.items()},
+            **{side.upper(): {n: added(update, beside[n]) for n, update in at.items()} for side, at in sides.items()},
+        }
+    )
+    strength_changed(driver, {2: 0.5})
+    for _ in range(2):
+        driver.sd_model.current_lora_hash = None
+        driver.generate(f"<lora:hat:1> {KLORA}", steps=6)
+        found = letters_by_layer(driver.seen())
+        assert {name: letters.lower() for name, letters in found.items()} == expected
+        assert {letters[0].islower() and letters[-1].isupper() for letters in found.values()} == {True}
 
 
 @pytest.mark.parametrize("driver", [A1111], indirect=True)

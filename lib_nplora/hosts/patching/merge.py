@@ -13,6 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+EXCHANGED = " with others"
+"""Makes the names of merged patches those of none."""
+
 
 @dataclass(frozen=True)
 class Setters:
@@ -43,13 +46,22 @@ def is_last_changed(patcher: Any) -> bool:
 
 
 def replace_by_loader(mine: Any, source: Any, sampled: Any, keys: Collection[str]) -> None:
-    """In Forge. See Dialect.replace."""
-    for name, patches in source.lora_patches.items():
+    """In Forge. See Dialect.replace.
+
+    Others may have merged patches of theirs anew in mid-picture, by names that no patcher has: what is merged now has
+    none that any has either, so that the host merges all for its next picture.
+    """
+    loader = mine.lora_loader
+    new = {name: patches for name, patches in source.lora_patches.items() if patches is not mine.lora_patches.get(name)}
+    for name, patches in new.items():
         mine.lora_patches[name].update({key: patches[key] for key in keys if key in patches})
     if loader_has(sampled):
         _merge_by_loader(sampled, keys)
+    elif loader.loaded_hash and all(str(name) in loader.loaded_hash for name in new):
+        _merge_by_loader(sampled, keys)
+        loader.loaded_hash = f"{loader.loaded_hash.removesuffix(EXCHANGED)}{EXCHANGED}"
     else:
-        mine.lora_loader.loaded_hash = None
+        loader.loaded_hash = None
 
 
 def replace_by_patcher(mine: Any, source: Any, sampled: Any, keys: Collection[str], setters: Setters) -> None:
