@@ -64,6 +64,7 @@ def install(session: Session, stops_on_error: Callable[[], bool] = lambda: False
         lost = [*astray(p, extra_network_data or {}), *unheeded(p)]
         if stops_on_error():
             _refuse(session, [*filter(None, [getattr(p, PROBLEM, None)]), *lost, *plan.problems])
+        session.clear()  # Scripts that the host tells of its LoRAs find nothing of ours among them.
         result = original(p, left_to_host(extra_network_data, plan))
         applied = session.apply(plan)
         if applied.problems and plan.by_role:

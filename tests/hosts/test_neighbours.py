@@ -9,9 +9,10 @@ import pytest
 from ..reference.kohya import factors, fused, winners
 from ..reference.matrices import added
 from .contract import KLORA, Loras
-from .contract.schedules import letters_by_layer, updates_by_winner
+from .contract.schedules import letters_by_layer, sampler_passes, updates_by_winner
 from .standins.a1111 import A1111
 from .standins.forge import Forge
+from .standins.page import Script
 
 
 @pytest.fixture
@@ -76,3 +77,44 @@ def test_multipliers_that_are_set_by_the_names_of_files(driver, loras):
     for name, (up, down) in factors(loras.hat).items():
         expected[name] = added(expected[name], (0.5 * up, down))
     assert driver.compare(expected).worst < 1e-4
+
+
+class BlockWeights(Script):
+    """As lora-block-weight in Forge: the n-th LoRA of the prompt is the n-th that is patched, and gets another name."""
+
+    args_from = args_to = 0
+
+    def __init__(self, host) -> None:
+        self.host = host
+
+    def process(self, p, *args):
+        self.host.sd_model.current_lora_hash = None
+
+    def after_extra_networks_activate(self, p, *args, extra_network_data, **kwargs):
+        tables = self.host.sd_model.forge_objects_after_applying_lora.unet.lora_patches
+        for tag, name in zip(extra_network_data.get("lora", []), list(tables)):
+            patches = tables.pop(name)
+            for several in patches.values():
+                for patch in several:
+                    patch[0] = float(tag.named["lbw"])
+            tables[(name[0], tag.named["lbw"], *name[2:])] = patches
+
+
+@pytest.mark.parametrize("driver", [Forge], indirect=True)
+def test_weights_by_block_that_differ_between_the_passes(driver, loras):
+    """Scripts that change what the host's LoRAs do find nothing of ours among it."""
+    driver.page.alwayson = [*driver.page.alwayson, BlockWeights(driver)]
+    both, hat = fused(loras.dog, loras.vangogh, 0.5), factors(loras.hat)
+    names = [name for name in hat if name in both][:4]
+    driver.watch(
+        {
+            str(weight): {name: added(both[name], (weight * hat[name][0], hat[name][1])) for name in names}
+            for weight in (0.5, 0.2)
+        }
+    )
+    tag = "<nplora:dog:vangogh:0.5>"
+    for _ in range(2):
+        driver.generate(f"{tag} <lora:hat:1:lbw=0.5>", hr_prompt=f"{tag} <lora:hat:1:lbw=0.2>")
+        first, second = sampler_passes(driver.seen())
+        assert letters_by_layer(first) == dict.fromkeys(names, "0.5" * len(first))
+        assert letters_by_layer(second) == dict.fromkeys(names, "0.2" * len(second))

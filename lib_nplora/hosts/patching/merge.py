@@ -7,7 +7,7 @@ host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,11 @@ class Setters:
 def loader_has(patcher: Any) -> bool:
     """Whether Forge's loader has merged this patcher's patches."""
     return bool(patcher.lora_loader.loaded_hash == str(list(patcher.lora_patches)))
+
+
+def names(patcher: Any) -> list[Hashable]:
+    """Those that Forge's loader tells patches by; none where it is their last change that counts."""
+    return list(getattr(patcher, "lora_patches", ()))
 
 
 def is_last_changed(patcher: Any) -> bool:

@@ -19,8 +19,9 @@ from ...layers.block import Block
 from ...layers.key import ModuleKey
 from ...layers.weights import LoraWeights
 from ..protocol import ShelfFile
+from . import merge
 from .dialect import Dialect
-from .parts import KeyTables, blocks, dtype
+from .parts import KeyTables, blocks, dtype, patchers
 from .read import Reader
 from .write import Writer
 
@@ -32,6 +33,8 @@ STATE = "_nplora"
 class _Applied:
     """What was done to a model: `mine` stands where `base` stood.
 
+    names
+        Those of the base's patches when it was copied: others may change these, and name them anew.
     winners
         Who wins the contested layers of each fusion by now.
     number
@@ -41,6 +44,7 @@ class _Applied:
     base: Any
     mine: Any
     fused: Sequence[FusedLora]
+    names: Sequence[Hashable]
     winners: dict[str, Winners]
     number: int
 
@@ -91,10 +95,17 @@ class ForgeModel:
         applied: _Applied | None = getattr(model, STATE, None)
         current = model.forge_objects_after_applying_lora
         base = applied.base if applied and current is applied.mine else current
-        if applied is None or applied.base is not base or applied.fingerprints != [lora.fingerprint for lora in fused]:
+        names = _names(base)
+        if (
+            applied is None
+            or applied.base is not base
+            or applied.names != names
+            or applied.fingerprints != [lora.fingerprint for lora in fused]
+        ):
             winners = {lora.fingerprint: lora.first_winners() for lora in fused}
             number = next(self._count)
-            applied = _Applied(base, self._writer.patched(base, fused, winners, number), fused, winners, number)
+            mine = self._writer.patched(base, fused, winners, number)
+            applied = _Applied(base, mine, fused, names, winners, number)
         setattr(model, STATE, applied)
         self._install(model, applied.mine)
         if not self._dialect.is_merged(applied.mine.unet):
@@ -131,3 +142,7 @@ class ForgeModel:
         """
         model.forge_objects.unet, model.forge_objects.clip = objects.unet, objects.clip
         model.forge_objects_after_applying_lora = objects
+
+
+def _names(objects: Any) -> list[Hashable]:
+    return [name for _, patcher in patchers(objects) for name in merge.names(getattr(patcher, "patcher", patcher))]

@@ -359,8 +359,10 @@ class Runner:
         for script in self.alwayson:
             script.process(p, *p.script_args[script.args_from : script.args_to])
 
-    def after_extra_networks_activate(self, p, *args, **kwargs):
-        pass
+    def after_extra_networks_activate(self, p, **kwargs):
+        for script in self.alwayson:
+            args = p.script_args[script.args_from : script.args_to]
+            script.after_extra_networks_activate(p, *args, **kwargs)
 
 
 _CACHES: dict[tuple[int, str], list] = {}
