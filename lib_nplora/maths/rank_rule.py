@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from ..errors import RequestError
 
@@ -43,7 +44,7 @@ class RankRule:
 
     @classmethod
     def parse(cls, text: str) -> RankRule:
-        """Read `all`, `8` or `90%`. Raises RequestError."""
+        """Read `all`, `8`, `90%` or `0.9`, which is the same share. Raises RequestError."""
         text = text.strip()
         if text.lower() == "all":
             return cls()
@@ -51,6 +52,8 @@ class RankRule:
             return cls(count=int(text))
         if match := re.fullmatch(r"((?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*%", text):
             return cls(percent=float(match[1]))
+        if re.fullmatch(r"0?\.[0-9]{1,20}", text):
+            return cls(percent=float(100 * Decimal(text)))
         raise RequestError(f"k={text} is not 'all', a whole number or a share such as 90%")
 
     def __str__(self) -> str:

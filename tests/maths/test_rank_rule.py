@@ -34,6 +34,9 @@ def test_reads_back_what_it_writes(rule):
         ("99.5 %", RankRule(percent=99.5)),
         (".5%", RankRule(percent=0.5)),
         ("1e-3%", RankRule(percent=0.001)),
+        ("0.9", RankRule(percent=90)),
+        (".995", RankRule(percent=99.5)),
+        ("0.07", RankRule(percent=7)),
     ],
 )
 def test_reads(text, rule):
@@ -49,6 +52,8 @@ def test_reads(text, rule):
         "-1",
         "+1",
         "1.5",
+        "1.0",
+        "0.0",
         "0%",
         "-5%",
         "101%",
@@ -70,7 +75,16 @@ def test_refuses(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["9" * 10, "9" * 5000, "0" * 5000 + "1", "9" * 5000 + "%", "9" * 50_000 + "x", "1e" + "9" * 5000 + "%"]
+    "text",
+    [
+        "9" * 10,
+        "9" * 5000,
+        "0" * 5000 + "1",
+        "9" * 5000 + "%",
+        "9" * 50_000 + "x",
+        "1e" + "9" * 5000 + "%",
+        "0." + "9" * 5000,
+    ],
 )
 def test_refuses_endless_numbers(text):
     """int() of more than 4300 digits raises ValueError, and a careless pattern takes minutes over 50,000."""
