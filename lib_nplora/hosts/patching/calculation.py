@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import FileError, HostError, MismatchError
 from .dialect import Dialect
-from .parts import patchers
+from .parts import model_patcher, patchers
 from .target import Target
 
 
@@ -75,9 +75,8 @@ class Calculation:
         return cast("Tensor", weight[slice(*target.rows)] if target.rows else weight)
 
     def _patcher(self, target: Target) -> Any:
-        """The original model's patcher of the part: the text encoder's stands within another object."""
-        patcher = dict(patchers(self._model_data.sd_model.forge_objects_original))[target.part]
-        return getattr(patcher, "patcher", patcher)
+        """The original model's patcher of the part."""
+        return model_patcher(dict(patchers(self._model_data.sd_model.forge_objects_original))[target.part])
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ...layers.weights import LoraWeights
 from ..protocol import ShelfFile
 from . import merge
 from .dialect import Dialect
-from .parts import KeyTables, blocks, dtype, patchers
+from .parts import KeyTables, blocks, dtype, model_patcher, patchers
 from .read import Reader
 from .write import Writer
 
@@ -145,4 +145,4 @@ class ForgeModel:
 
 
 def _names(objects: Any) -> list[Hashable]:
-    return [name for _, patcher in patchers(objects) for name in merge.names(getattr(patcher, "patcher", patcher))]
+    return [name for _, patcher in patchers(objects) for name in merge.names(model_patcher(patcher))]

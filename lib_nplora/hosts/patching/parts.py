@@ -22,6 +22,11 @@ def patchers(objects: Any) -> list[tuple[Part, Any]]:
     return [(part, getattr(objects, name)) for part, name in ATTRIBUTE.items() if getattr(objects, name) is not None]
 
 
+def model_patcher(patcher: Any) -> Any:
+    """What holds a patcher's patches: the text encoder's stands within another object."""
+    return getattr(patcher, "patcher", patcher)
+
+
 def model_of(part: Part, patcher: Any) -> Any:
     """The torch module that a patcher patches."""
     return patcher.model if part == "unet" else patcher.cond_stage_model
