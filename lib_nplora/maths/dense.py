@@ -98,7 +98,7 @@ class DenseDelta:
         out.copy_(self.matrix[start::every])
 
     def dense(self) -> Tensor:
-        """(out, in) float32."""
+        """(out, in), in the number format of `matrix`."""
         return self.matrix
 
     def energy(self) -> float:
