@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from math import prod
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.delta import Delta
 from ..maths.dense import DenseDelta
 from ..maths.lowrank import LowRankDelta
+from ..maths.remade import Making, Remade
 from .protocol import ShelfFile
 
 _ENDINGS = (
@@ -26,13 +28,13 @@ _HUGE = 1e30
 
 
 class Collected:
-    """Gathers the deltas of a file. Matrices are made each time they are asked for, the rest is held."""
+    """Gathers the deltas of a file. Matrices are made each time that they are asked for, the rest is held."""
 
     def __init__(self, file: ShelfFile) -> None:
         self.name = file.name
         self._stamp = file.stamp
         self._held: dict[ModuleKey, Delta] = {}
-        self._made: dict[ModuleKey, Callable[[], Delta]] = {}
+        self._made: dict[ModuleKey, tuple[tuple[int, ...], Making]] = {}
         self._depends_on_model = False
 
     def add_factors(
@@ -63,15 +65,15 @@ class Collected:
         self._held[key] = delta
 
     def add_dense(
-        self, key: ModuleKey, shape: Sequence[int] | None, delta: DenseDelta, again: Callable[[], Delta]
+        self, key: ModuleKey, shape: Sequence[int] | None, delta: DenseDelta, again: Making | None = None
     ) -> None:
-        """Take an update that the host has calculated, and how to do so again. Raises MismatchError, FileError."""
+        """Take an update that the host has calculated, and how it does so again. Raises MismatchError, FileError."""
         self._check_shape(key, shape, delta.shape)
         self._check_values(key, delta)
         self._depends_on_model = True
         factors = delta.factored()
-        if factors is None and delta.has_input_side:
-            self._made[key] = again
+        if factors is None and again:
+            self._made[key] = delta.layer_shape, again
         else:
             self._held[key] = factors or delta
 
@@ -100,7 +102,9 @@ class Collected:
                 f"WebUI does not read ({matched} of its {matched + len(names)} modules have a layer here)"
             )
         digest = f"{self._stamp}|{model}" if self._depends_on_model else self._stamp
-        return LoraWeights(self.name, digest, DeltaMap(self._held, self._made), names)
+        made = {key: partial(Remade, shape, [(how, 1.0)]) for key, (shape, how) in self._made.items()}
+        made_of = sum(how.nbytes for _, how in self._made.values())
+        return LoraWeights(self.name, digest, DeltaMap(self._held, made, made_of), names)
 
 
 def module_names(tensors: Iterable[str]) -> set[str]:

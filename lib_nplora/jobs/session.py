@@ -15,6 +15,7 @@ from ..layers.block import Block
 from ..layers.weights import DeltaMap, LoraWeights
 from ..maths.cache import ByteLru
 from ..maths.dense import DenseDelta
+from ..maths.remade import Remade
 from ..request.request import FusionRequest
 from .job import PLAIN_MERGE, Job, LoadedLora, Remark
 from .repeats import Honoured, repeats
@@ -203,7 +204,8 @@ class Session:
         remarks = [remark.told("WebUI") for remark in job.remarks(fused.summary, fused.schedule)]
         if job.merges_plainly(fused.summary):
             remarks.append(PLAIN_MERGE)
-        whole = sum(delta.nbytes for delta in fused.deltas.values() if isinstance(delta, DenseDelta))
+        kept = (delta for delta in fused.deltas.values() if not isinstance(delta, Remade))
+        whole = sum(delta.nbytes for delta in kept if isinstance(delta, DenseDelta))
         if whole > GIB:
             remarks.append(f"its layers have no small rank, so it takes {whole / GIB:.1f} GiB of memory")
         return files, fused, remarks

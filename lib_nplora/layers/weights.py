@@ -10,11 +10,18 @@ from .key import ModuleKey
 
 
 class DeltaMap(Mapping[ModuleKey, Delta]):
-    """Deltas by layer, some of which are not held but made each time they are asked for."""
+    """Deltas by layer, some of which are not held but made each time they are asked for.
 
-    def __init__(self, held: Mapping[ModuleKey, Delta], made: Mapping[ModuleKey, Callable[[], Delta]]) -> None:
+    nbytes
+        Bytes of what is held, and of what the others are made of in memory.
+    """
+
+    def __init__(
+        self, held: Mapping[ModuleKey, Delta], made: Mapping[ModuleKey, Callable[[], Delta]], made_of: int = 0
+    ) -> None:
         self._held = held
         self._made = made
+        self.nbytes = made_of + sum(delta.nbytes for delta in held.values())
 
     def __len__(self) -> int:
         return len(self._held) + len(self._made)
@@ -33,11 +40,6 @@ class DeltaMap(Mapping[ModuleKey, Delta]):
     def made(self) -> int:
         """How many are not held."""
         return len(self._made)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of what is held."""
-        return sum(delta.nbytes for delta in self._held.values())
 
 
 @dataclass(frozen=True, eq=False)

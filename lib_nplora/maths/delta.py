@@ -11,6 +11,7 @@ import torch
 from .dense import DenseDelta
 from .lowrank import LowRankDelta, concat
 from .products import trivial
+from .remade import Remade
 
 Delta = Union[LowRankDelta, DenseDelta]  # noqa: UP007
 """Both answer to: shape, kernel, nbytes, has_input_side, is_finite, scaled, on_input, on_output, transposed, inside,
@@ -26,6 +27,9 @@ def total(deltas: Sequence[Delta]) -> Delta:
         return concat(low_rank)
     if len(deltas) == 1:
         return dense[0]
+    remade = [delta for delta in dense if isinstance(delta, Remade)]
+    if len(remade) == len(dense):
+        return Remade.total(remade, low_rank)
     matrix = dense[0].matrix.to(torch.float32, copy=True)
     for delta in dense[1:]:
         matrix += delta.matrix

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .delta import Delta
-from .lowrank import LowRankDelta
+from .delta import Delta, total
+from .lowrank import LowRankDelta, pays
 from .rank_rule import NUMERICAL_RANK, RankRule
+from .remade import Remade
 
 LOST = 1e-6
 """Share of its energy that the decomposition of a delta without factors leaves out."""
@@ -102,7 +103,7 @@ def projection_strength(mu: float) -> float:
 
 
 def project_out(delta: Delta, basis: Tensor, beta: float) -> Delta:
-    """delta (I - beta V V^T), Eq. 26 on the input side. Of factors, only `down` changes.
+    """delta (I - beta V V^T), Eq. 26 on the input side. Of factors, only `down` changes. What is not kept still is not.
 
     basis
         V, (in, k) float32, orthonormal columns.
@@ -111,6 +112,8 @@ def project_out(delta: Delta, basis: Tensor, beta: float) -> Delta:
     """
     if beta == 0:
         return delta
+    if isinstance(delta, Remade) and pays(basis.shape[1], delta.layer_shape):
+        return total([delta, delta.inside(basis).scaled(-beta)])
     return delta.on_input(lambda rows: rows - beta * (rows @ basis) @ basis.T)
 
 

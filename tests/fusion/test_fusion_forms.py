@@ -174,7 +174,7 @@ def test_what_has_no_factors_is_kept_in_half_precision_if_its_weight_is(method, 
     assert (stored.nbytes < exact.nbytes) == half
 
 
-def test_what_is_not_held_is_made_each_time_and_does_not_count_as_bytes():
+def test_what_is_not_held_is_made_each_time_and_counts_as_what_it_is_made_of():
     made: list[int] = []
 
     def make() -> Delta:
@@ -183,10 +183,10 @@ def test_what_is_not_held_is_made_each_time_and_does_not_count_as_bytes():
 
     held = random_delta(OUT, IN, 3, seed=1)
     other = ModuleKey("other", "te")
-    deltas = DeltaMap({KEY: held}, {other: make})
+    deltas = DeltaMap({KEY: held}, {other: make}, 7)
     weights = LoraWeights("x", "digest", deltas)
     assert (list(deltas), len(deltas), other in deltas) == ([KEY, other], 2, True)
-    assert weights.nbytes == held.nbytes
+    assert weights.nbytes == held.nbytes + 7
     assert not made
     assert torch.equal(deltas[other].dense(), matrix(3).dense())
     run(request(), deltas, {KEY: held})

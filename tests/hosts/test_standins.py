@@ -18,6 +18,7 @@ from lib_nplora.fusion.walk import fuse
 from lib_nplora.hosts import ShelfFile, detect_host
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.maths.cache import ByteLru
+from lib_nplora.maths.remade import Remade
 from lib_nplora.request.tag import parse_tag
 
 from .. import reference
@@ -308,7 +309,7 @@ def test_a_weight_tells_its_number_format(driver, loras):
     assert {(key.part, model.dtype(key)) for key in keys} == {("unet", torch.float16), ("te", torch.float32)}
 
 
-@pytest.mark.parametrize("tag", ["<nplora:dog:full:0.5>", "<nplora:dog:vangogh:method=ties>"])
+@pytest.mark.parametrize("tag", ["<nplora:full:dog:0.5:method=uspace>", "<nplora:dog:vangogh:method=ties>"])
 def test_what_is_kept_in_half_precision_is_added_like_the_rest(driver, loras, monkeypatch, tag):
     """To weights in float32 here, so that the rounding shows."""
     names = [module.name for module in driver.modules]
@@ -321,6 +322,28 @@ def test_what_is_kept_in_half_precision_is_added_like_the_rest(driver, loras, mo
     assert not any("none is applied" in comment for comment in picture.comments)
     errors = [reference.error(driver.delta(name), exact[name]) for name in names]
     assert 1e-6 < max(errors) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["full", "loha", "lokr", "glora"])
+@pytest.mark.parametrize("method", ["np", "direct", "fixed"])
+@pytest.mark.parametrize("role", ["content", "style"])
+def test_what_has_no_factors_is_not_kept_as_matrices(driver, loras, kind, method, role):
+    """The host makes them from the file's tensors while it merges them, right to the last digits."""
+    if kind not in driver.kinds:
+        pytest.skip(f"this WebUI does not read {kind}")
+    path = driver.lora_dir / f"{kind}.safetensors"
+    host = detect_host()
+    dog, other = (host.model.load(host.shelf.resolve(name)) for name in ("dog", kind))
+    held = sum(tensor.nbytes for tensor in load_file(path).values())
+    names, weights = ("dog", kind), ([dog], [other])
+    if role == "content":
+        names, weights = names[::-1], weights[::-1]
+    lora = fuse(parse_tag([*names, f"method={method}"]), *weights, ByteLru(0))
+    deltas = [*lora.deltas.values(), *lora.rivals.values()]
+    assert any(isinstance(delta, Remade) for delta in deltas)
+    assert not any("matrix" in vars(delta) for delta in deltas if isinstance(delta, Remade))
+    assert lora.nbytes <= 2 * dog.nbytes + held
+    assert other.nbytes <= 1.1 * held
 
 
 @pytest.mark.parametrize("driver", [Neo], indirect=True)

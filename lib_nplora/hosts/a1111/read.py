@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
-from functools import partial
+from collections.abc import Hashable, Iterator
 from typing import Any, cast
 
 import torch
@@ -15,10 +14,13 @@ from ...layers.key import ModuleKey
 from ...layers.weights import LoraWeights
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import exact_math
+from ...maths.remade import Making
 from ..collected import Collected, module_names
 from ..protocol import ShelfFile
 from .layers import Layers
 from .rng import picture_rng_kept
+
+_CPU = torch.device("cpu")
 
 BIAS = ".bias"
 """Ends the name under which what is added to a layer's bias is kept."""
@@ -56,19 +58,23 @@ class Reader:
             up, down = module.up_model.weight, module.down_model.weight
             collected.add_factors(key, shape, up, down, mid, lambda: float(module.calc_scale()))
             return True
-        if not _is_calculable(_exact(module), self._layers.weight(module)):
+        if not _is_calculable(_exact(module, _CPU), self._layers.weight(module)):
             return False
-        update, bias = self._updown(module)
-        collected.add_dense(key, shape, DenseDelta.of(update), lambda: DenseDelta.of(self._updown(module)[0]))
+        update, bias = self._updown(module, _CPU)
+        delta = DenseDelta.of(update)
+        again = Making(
+            lambda device: self._updown(module, device)[0], sum(tensor.nbytes for tensor in _tensors(module))
+        )
+        collected.add_dense(key, shape, delta, again if delta.has_input_side else None)
         if bias is not None:
-            of_bias = ModuleKey(f"{key.name}{BIAS}", key.part)
-            collected.add_dense(of_bias, shape[:1], DenseDelta.of(bias), partial(DenseDelta.of, bias))
+            collected.add_dense(ModuleKey(f"{key.name}{BIAS}", key.part), shape[:1], DenseDelta.of(bias))
         return True
 
-    def _updown(self, module: Any) -> tuple[Tensor, Tensor | None]:
+    def _updown(self, module: Any, device: torch.device | None) -> tuple[Tensor, Tensor | None]:
         """What the host adds to the layer's own weight and bias, by the host's own calculation, in float32."""
-        weight = self._layers.weight(module).to("cpu", torch.float32, copy=True)
-        update, bias = cast("tuple[Tensor, Tensor | None]", _exact(module).calc_updown(weight))
+        weight = self._layers.weight(module)
+        weight = weight.to(device or weight.device, torch.float32, copy=True)
+        update, bias = cast("tuple[Tensor, Tensor | None]", _exact(module, weight.device).calc_updown(weight))
         return update.reshape(weight.shape), bias
 
 
@@ -77,15 +83,24 @@ def _is_product(module: Any) -> bool:
     return hasattr(module, "up_model") and module.bias is None and getattr(module, "dora_scale", None) is None
 
 
-def _exact(module: Any) -> Any:
+def _exact(module: Any, device: torch.device) -> Any:
     """A copy of the module that calculates in float32, not in the number format of the file or of the graphics card."""
     exact = copy.copy(module)
     for name, value in vars(module).items():
         if isinstance(value, Tensor) and value.is_floating_point():
-            setattr(exact, name, value.to("cpu", torch.float32))
+            setattr(exact, name, value.to(device, torch.float32))
         elif isinstance(value, torch.nn.Module) and value is not module.sd_module:
-            setattr(exact, name, copy.deepcopy(value).to("cpu", torch.float32))
+            setattr(exact, name, copy.deepcopy(value).to(device, torch.float32))
     return exact
+
+
+def _tensors(module: Any) -> Iterator[Tensor]:
+    """Those that a module holds of its file."""
+    for value in vars(module).values():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, torch.nn.Module) and value is not module.sd_module:
+            yield from value.parameters()
 
 
 def _is_calculable(module: Any, weight: Tensor) -> bool:

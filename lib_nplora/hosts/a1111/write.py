@@ -16,6 +16,8 @@ from ...layers.key import ModuleKey
 from ...maths.delta import Delta, placed, total
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import LowRankDelta, exact_math
+from ...maths.remade import Remade
+from ..later import Later
 from .layers import Layers
 from .read import BIAS
 from .rng import picture_rng_kept
@@ -68,7 +70,7 @@ class Writer:
             up, down = weight.balanced().factors()
             w = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(float(weight.rank))}
         else:
-            w = {"diff": weight.tensor() if isinstance(weight, DenseDelta) else weight.dense()}
+            w = {"diff": _tensor(weight)}
         if bias is not None:
             w["diff_b"] = bias.dense().flatten()
         weights = self._network.NetworkWeights(network_key=sd_key, sd_key=sd_key, w=w, sd_module=layer)
@@ -79,6 +81,13 @@ class Writer:
                     raise HostError(f"the update of layer {sd_key} is too large for this WebUI's half precision")
                 return module
         raise HostError(f"this WebUI has no LoRA module for layer {sd_key}")
+
+
+def _tensor(delta: Delta) -> Any:
+    """The tensor of an update, or what stands for it until it is made."""
+    if isinstance(delta, Remade):
+        return Later(delta)
+    return delta.tensor() if isinstance(delta, DenseDelta) else delta.dense()
 
 
 def _fusion_type(network_type: type[Any]) -> type[Any]:

@@ -17,6 +17,8 @@ from .dialect import Dialect
 from .parts import model_patcher, patchers
 from .target import Target
 
+_CPU = torch.device("cpu")
+
 
 class Calculation:
     """Adds patches to copies of the loaded model's original weights."""
@@ -39,15 +41,17 @@ class Calculation:
             raise MismatchError(f"'{name}' would change the shape of layer {target.key}, which no fusion can")
         return True
 
-    def update(self, name: str, target: Target, patch: Any) -> Tensor:
-        """What the host's own calculation adds to the original weight.
+    def update(self, name: str, target: Target, patch: Any, device: torch.device | None = _CPU) -> Tensor:
+        """What the host's own calculation adds to the original weight, on this device, or on the layer's own.
 
-        In float64, where the small difference of two large weights is exact, or in float32 if the host knows no other.
+        In float64, where the small difference of two large weights is exact, or in float32 if the host or the device
+        knows no other.
         """
-        weight = self._original(target)
+        weight = self._original(target, device)
         problem: Exception | None = None
-        for before in (weight.double(), weight):
+        for dtype in (torch.float64, torch.float32):
             try:
+                before = weight.to(dtype)
                 update: Tensor = self._merged(before, target, patch).clone() - before
                 return update
             except Exception as error:
@@ -62,16 +66,17 @@ class Calculation:
             raise RuntimeError(errors[0])
         return merged
 
-    def _original(self, target: Target) -> Tensor:
+    def _original(self, target: Target, device: torch.device | None = _CPU) -> Tensor:
         """The weight, or the rows of it, as the checkpoint has it, in float32, whatever is merged into it now."""
         patcher = self._patcher(target)
+        parameter = patcher.model.get_parameter(target.key)
         weight = self._dialect.kept(patcher, target.key)
         if weight is None:
-            weight = patcher.model.get_parameter(target.key)
+            weight = parameter
         weight = _dequantised(weight, patcher.model.get_submodule(target.key.rpartition(".")[0]))
         if not weight.is_floating_point():
             raise HostError("this model's weights cannot be read as they are stored, so it takes plain LoRAs only")
-        weight = weight.detach().to("cpu", torch.float32)
+        weight = weight.detach().to(device or parameter.device, torch.float32)
         return cast("Tensor", weight[slice(*target.rows)] if target.rows else weight)
 
     def _patcher(self, target: Target) -> Any:

@@ -17,6 +17,7 @@ from ...layers.key import ModuleKey
 from ...layers.weights import LoraWeights
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import exact_math
+from ...maths.remade import Making
 from ..collected import Collected, module_names
 from ..protocol import ShelfFile
 from .calculation import Calculation
@@ -82,32 +83,38 @@ class Reader:
             collected.add_factors(key, shape, up, down, mid, lambda: _scale(alpha, down))
             return True
 
-        def calculated() -> DenseDelta:
-            return DenseDelta.of(self._calculation.update(collected.name, target, patch))
-
         if not self._calculation.is_possible(collected.name, target, patch):
             return False
-        delta = calculated()
+        delta = DenseDelta.of(self._calculation.update(collected.name, target, patch))
         if not (delta.matrix.any() or _is_null(patch)):
             return False
-        collected.add_dense(key, shape, delta, calculated)
+        name = collected.name
+        again = Making(
+            lambda device: self._calculation.update(name, target, patch, device),
+            sum(field.nbytes for field in _fields(patch) if isinstance(field, Tensor)),
+        )
+        collected.add_dense(key, shape, delta, again if delta.has_input_side else None)
         return True
 
 
 def _factors(patch: Any) -> tuple[Tensor, Tensor, Any, Tensor | None] | None:
-    """(up, down, alpha, mid) of a plain LoRA patch: a tuple (kind, fields), or an adapter object in Neo and reForge."""
-    kind, fields = (patch.name, patch.weights) if hasattr(patch, "weights") else (patch[0], patch[-1])
+    """(up, down, alpha, mid) of a plain LoRA patch."""
+    kind, fields = patch.name if hasattr(patch, "weights") else patch[0], _fields(patch)
     if kind != "lora" or any(field is not None for field in fields[4:]):
         return None
     return tuple(fields[:4])
 
 
+def _fields(patch: Any) -> Any:
+    """What a patch holds: a tuple (kind, fields), or an adapter object in Neo and reForge."""
+    return patch.weights if hasattr(patch, "weights") else patch[-1]
+
+
 def _is_null(patch: Any) -> bool:
     """Whether a patch means no change, because its alpha or one of its factors is 0."""
-    fields = patch.weights if hasattr(patch, "weights") else patch[-1]
     return any(
         not field.any() if isinstance(field, Tensor) else field == 0
-        for field in fields
+        for field in _fields(patch)
         if isinstance(field, Tensor | float | int)
     )
 

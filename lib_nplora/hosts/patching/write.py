@@ -1,7 +1,7 @@
 """Hands fusions to Forge as patches.
 
 An ordinary LoRA state dict goes through the host's own `load_lora`, so that no dialect has to be known here; what has
-no factors goes in as a `diff` patch, which every dialect takes.
+no factors goes in as a `diff` patch, which every dialect takes, or as a nested one that is made when it is merged.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ...layers.place import Part
 from ...maths.delta import Delta, placed, total
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import LowRankDelta, exact_math
+from ...maths.remade import Remade
+from ..later import Later
 from .dialect import Dialect
 from .parts import ATTRIBUTE, KeyTables, model_of, patchers
 
@@ -64,7 +66,9 @@ class Writer:
         with exact_math():
             targets = _by_target(deltas, name_of, model_of(part, patcher))
             for target, delta in targets.items():
-                if isinstance(delta, DenseDelta):
+                if isinstance(delta, Remade) and not online:
+                    patches[target] = [Later(delta)]
+                elif isinstance(delta, DenseDelta):
                     patches[target] = ("diff", (delta.tensor(),))
                 else:
                     state.update(_state_dict(name_of[target], delta.balanced()))

@@ -276,10 +276,18 @@ def update_of(kind, fields, weight):
     return update if magnitude is None else formulas.dora(weight, update, magnitude, of_sum_only=False)
 
 
-def merge_in_place(patches, weight, key, computation_dtype=torch.float32):
+def of_pair(first, weight, computation_dtype):
+    """What Neo takes the first weight of a nested patch for."""
+    return first[1](first[0].to(weight.device, computation_dtype, copy=True), inplace=True)
+
+
+def merge_in_place(patches, weight, key, computation_dtype=torch.float32, first_weight=of_pair):
     """Neo's."""
     for strength, patch, strength_model, _, function in patches:
         change = function or (lambda update: update)
+        if isinstance(patch, list):
+            nested = first_weight(patch[0], weight, computation_dtype)
+            patch = ("diff", (merge_in_place(patch[1:], nested, key, computation_dtype, first_weight),))
         if isinstance(patch, Adapter):
             weight = patch.calculate_weight(weight, key, strength, strength_model, None, change, computation_dtype)
             continue
@@ -293,7 +301,8 @@ def merge_in_place(patches, weight, key, computation_dtype=torch.float32):
 def merge_lora_to_weight(patches, weight, key="online_lora", computation_dtype=torch.float32):
     """Forge's."""
     copied = weight.to(computation_dtype, copy=True)
-    return merge_in_place(patches, copied, key, computation_dtype).to(weight.dtype)
+    merged = merge_in_place(patches, copied, key, computation_dtype, lambda first, weight, dtype: first.clone())
+    return merged.to(weight.dtype)
 
 
 def prefix_replaced(state, replace_prefix, filter_keys=False):

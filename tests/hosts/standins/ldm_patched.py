@@ -125,6 +125,8 @@ class ClassicPatcher:
         for strength, patch, strength_model in patches:
             if strength_model != 1.0:
                 weight *= strength_model
+            if isinstance(patch, list):
+                patch = ("diff", (self.calculate_weight(patch[1:], patch[0].clone(), key),))
             kind, fields = patch
             try:
                 update = fields[0].to(weight) if kind == "diff" else update_of(kind, (*fields, None), weight)

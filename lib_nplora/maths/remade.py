@@ -1,0 +1,93 @@
+"""A delta weight without factors that is not kept but made anew each time that it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .dense import DenseDelta
+from .lowrank import LowRankDelta, exact_math
+
+
+@dataclass(frozen=True, eq=False)
+class Making:
+    """How a host makes an update of a layer.
+
+    update
+        Device, or None for the layer's own -> the update there, in the layer's own shape and any float dtype.
+    nbytes
+        Bytes of what it is made of.
+    """
+
+    update: Callable[[torch.device | None], Tensor]
+    nbytes: int
+
+
+class Remade(DenseDelta):
+    """delta = the sum of weight * update and of products.
+
+    As long as it is the subject of calculations it holds its matrix. `stored` lets go of that.
+
+    updates
+        (how one is made, its weight), at least one.
+    factors
+        The products that are added.
+    """
+
+    def __init__(
+        self,
+        layer_shape: tuple[int, ...],
+        updates: Sequence[tuple[Making, float]],
+        factors: Sequence[LowRankDelta] = (),
+    ) -> None:
+        self.__dict__.update(layer_shape=layer_shape, updates=updates, factors=factors)
+
+    updates: Sequence[tuple[Making, float]]
+    factors: Sequence[LowRankDelta]
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """See DenseDelta."""
+        return DenseDelta.of(self.tensor_on(torch.device("cpu"))).matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the matrix."""
+        return self.layer_shape[0], torch.Size(self.layer_shape[1:]).numel()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(how.nbytes for how, _ in self.updates) + sum(factors.nbytes for factors in self.factors)
+
+    def tensor_on(self, device: torch.device | None) -> Tensor:
+        """The delta in the layer's own shape, float32, on a device, or on the layer's own."""
+        with exact_math():
+            made = sum(how.update(device) * weight for how, weight in self.updates)
+            assert isinstance(made, Tensor)
+            matrix = made.reshape(self.shape)
+            for factors in self.factors:
+                matrix.addmm_(factors.up.to(matrix), factors.down.to(matrix))
+            return matrix.float().reshape(self.layer_shape)
+
+    def stored(self, dtype: torch.dtype) -> Remade:
+        """As it is kept: without its matrix."""
+        return Remade(self.layer_shape, self.updates, self.factors)
+
+    def scaled(self, weight: float) -> Remade:
+        """weight * delta."""
+        if weight == 1:
+            return self
+        updates = [(how, weight * own) for how, own in self.updates]
+        made = Remade(self.layer_shape, updates, [factors.scaled(weight) for factors in self.factors])
+        made.__dict__["matrix"] = self.matrix * weight
+        return made
+
+    @classmethod
+    def total(cls, made: Sequence[Remade], factors: Sequence[LowRankDelta]) -> Remade:
+        """The sum of these (at least one, equal shapes)."""
+        updates = [update for one in made for update in one.updates]
+        return cls(made[0].layer_shape, updates, [*(added for one in made for added in one.factors), *factors])
