@@ -245,11 +245,17 @@ class TestPage:
         assert typed.infotext == picture.infotext
 
     def test_3_pasted_back(self, page):
+        """Each time after another prompt: Forge Neo 2.26 leaves what was pasted in the box, with and without us, where
+        its prompt is the one that stood there before.
+        """
         tab = page.txt2img
         plain = tab.typed("a cat")
         tab.switch_panel(True)
         fill(tab.panel)
         picture = tab.generate_one("a cat")
+        another = plain.infotext.replace("a cat", "a dog")
+        tab.panel.paste(another)
+        tab.switch_panel(True)
         tab.panel.press("swap")
         tab.panel.tick("hard", True)
         tab.panel.tick("te", True)
@@ -262,6 +268,8 @@ class TestPage:
         expect(tab.panel.switch).to_be_checked()
         expect_filled(tab.panel)
         assert tab.generate_one() == picture
+        tab.panel.paste(another)
+        tab.switch_panel(True)
         tab.panel.paste(plain.infotext)
         expect(tab.panel.switch).not_to_be_checked()
         assert tab.generate_one() == plain
@@ -269,6 +277,7 @@ class TestPage:
     def test_3_a_typed_tag_stays_in_the_prompt(self, page):
         tab = page.txt2img
         typed = tab.typed(f"a cat {TAG}")
+        tab.panel.paste(typed.infotext.replace("a cat", "a dog"))
         tab.switch_panel(True)
         tab.panel.paste(typed.infotext)
         expect(tab.panel.prompt).to_have_value(f"a cat {TAG}")
