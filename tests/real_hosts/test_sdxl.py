@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from . import sdxl
 from .driver import RealHost, Setup, running
@@ -62,6 +64,27 @@ class TestSDXL(Halves):
         plain, *others = found.values()
         print("ratios:", *([round(ours / theirs, 2) for ours, theirs in zip(other, plain)] for other in others))
         assert all(memory < 1.2 * plain[0] for memory, *_ in others)
+
+    def test_cost_of_a_style_without_factors(self, host, size):
+        """A LoKr of full rank, of which a copy of its layers would take 5.4 GiB more in half precision."""
+        Pair(host, "c3", "s3", seed=30)
+        for i in (4, 5):
+            write_lokr(host.lora_dir / f"l{i}.safetensors", seed=i)
+        without = host.generate("a cat", steps=2, size=size).pixels
+        plain = cost(host, "a cat <lora:c3:1><lora:l4:1>", size, without)
+        ours = cost(host, "a cat <nplora:c3:l5:method=direct>", size, without)
+        print("ratios:", *(round(one / other, 2) for one, other in zip(ours, plain)))
+        assert ours[0] < 1.1 * plain[0]
+
+
+def write_lokr(path: Path, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for module in sdxl.MODULES:
+        w2 = 0.001 * torch.randn(module.out // 4, module.inp // 4, generator=generator)
+        tensors[f"{module.name}.lokr_w1"] = torch.randn(4, 4, generator=generator)
+        tensors[f"{module.name}.lokr_w2"] = w2.to(torch.bfloat16)
+    save_file(tensors, path)
 
 
 def cost(host: RealHost, prompt: str, size: int, without: tuple[str, ...]) -> list[float]:
