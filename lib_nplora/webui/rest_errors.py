@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+import re
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -74,11 +75,45 @@ def _answer(status: int, text: str) -> JSONResponse:
     return JSONResponse({"detail": shown(" ".join(text.split()))}, status)
 
 
+TAKES = {
+    **dict.fromkeys(("string_type", "type_error.str"), "a text"),
+    **dict.fromkeys(("float_type", "float_parsing", "type_error.float"), "a number"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "type_error.integer"), "a whole number"),
+    **dict.fromkeys(("bool_type", "bool_parsing", "type_error.bool"), "true or false"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type", "type_error.dict"), "an object"),
+}
+"""Kind of problem, in pydantic 2 and in 1 -> what the field takes."""
+
+SAYS = {
+    **dict.fromkeys(("missing", "value_error.missing"), "is missing"),
+    **dict.fromkeys(("extra_forbidden", "value_error.extra"), "there is no such field"),
+    **dict.fromkeys(("json_invalid", "value_error.jsondecode"), "is no JSON"),
+    "type_error.none.not_allowed": "takes no null",
+}
+"""Kind of problem -> what is said of it."""
+
+
 def _unfit(error: RequestValidationError) -> str:
     """What pydantic found, field by field. Where several types would do, it finds something for each of them."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for problem in error.errors():
-        field = next((str(place) for place in problem["loc"] if place != "body"), "")
-        found.setdefault(field, {})[str(problem["msg"])] = None
-    told = {field: ", or: ".join(several) for field, several in found.items()}
-    return "; ".join(f"{field}: {text}" if field else text for field, text in told.items())
+        named = (place for place in problem["loc"] if isinstance(place, str) and place != "body")
+        found.setdefault(next(named, "the request"), []).append(problem)
+    return "; ".join(f"{field}: {_told(problems)}" for field, problems in found.items())
+
+
+def _told(problems: Sequence[dict[str, Any]]) -> str:
+    takes = dict.fromkeys(TAKES[one["type"]] for one in problems if one["type"] in TAKES)
+    if "a number" in takes:
+        takes.pop("a whole number", None)
+    if takes:
+        return f"takes {' or '.join(takes)}"
+    first = problems[0]
+    return _of_choices(first) or SAYS.get(first["type"], str(first["msg"]))
+
+
+def _of_choices(problem: dict[str, Any]) -> str:
+    """What a field takes that takes one of a few texts; empty if it does not."""
+    context = problem.get("ctx", {})
+    permitted = context.get("permitted") or re.findall("'([^']*)'", str(context.get("expected", "")))
+    return f"takes one of {', '.join(map(str, permitted))}" if permitted else ""
