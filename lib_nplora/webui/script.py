@@ -8,8 +8,9 @@ from typing import Any
 from modules import scripts
 from modules.infotext_utils import PasteField
 
-from . import panel, settings, tagging
+from . import other_machines, panel, settings, tagging
 from .infotext import enabled, label
+from .said import say
 
 
 class NploraScript(scripts.Script):  # type: ignore[misc]
@@ -30,3 +31,15 @@ class NploraScript(scripts.Script):  # type: ignore[misc]
 
     def process(self, p: Any, *args: Any) -> None:
         tagging.write(p, args)
+
+    def postprocess_image(self, p: Any, pp: Any, *args: Any) -> None:
+        """Before this picture's parameters are written, and after other machines' have come."""
+        for remark in other_machines.remarks(p, args):
+            say(p, remark)
+
+    def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
+        """Where other machines make all pictures, the host calls this alone, and has gathered its comments by then."""
+        known = set(p.comments)
+        self.postprocess_image(p, None, *args)
+        if new := [comment for comment in p.comments if comment not in known]:
+            processed.comments += "".join(f"{comment}\n" for comment in new)

@@ -353,14 +353,18 @@ class Runner:
 
     def __init__(self, postprocess=None, alwayson=()):
         self.postprocess = postprocess
-        self.alwayson = alwayson
+        self.alwayson_scripts = alwayson
 
     def process(self, p):
-        for script in self.alwayson:
+        for script in self.alwayson_scripts:
             script.process(p, *p.script_args[script.args_from : script.args_to])
 
+    def postprocess_image(self, p, pp):
+        for script in self.alwayson_scripts:
+            script.postprocess_image(p, pp, *p.script_args[script.args_from : script.args_to])
+
     def after_extra_networks_activate(self, p, **kwargs):
-        for script in self.alwayson:
+        for script in self.alwayson_scripts:
             args = p.script_args[script.args_from : script.args_to]
             script.after_extra_networks_activate(p, *args, **kwargs)
 
@@ -463,6 +467,9 @@ def process_images(p: Processing):
             p.is_hr_pass = False
         if p.scripts is not None and p.scripts.postprocess:
             p.scripts.postprocess(p)
+        if p.scripts is not None:
+            for row in x:
+                p.scripts.postprocess_image(p, types.SimpleNamespace(image=row))
         images += [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in x]
         if not p.disable_extra_networks and data:
             last_data = data

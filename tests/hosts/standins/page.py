@@ -50,6 +50,9 @@ class Script:
     def process(self, p, *args):
         pass
 
+    def postprocess_image(self, p, pp, *args):
+        pass
+
     def after_extra_networks_activate(self, p, *args, **kwargs):
         pass
 
