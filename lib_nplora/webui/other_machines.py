@@ -35,19 +35,19 @@ def remarks(p: Any, args: Sequence[Any]) -> list[str]:
         Our script's: the panel's tag stands in no prompt if this machine makes no picture itself.
     """
     try:
-        asked = PanelState.is_on(args) or any(map(find, p.all_prompts or [p.prompt]))
-        return list(_of_workers(p)) if asked else []
+        workers = list(_workers(p))
+        asked = workers and (PanelState.is_on(args) or any(map(find, p.all_prompts or [p.prompt])))
+        return [remark for worker in workers for remark in _of_worker(worker, p)] if asked else []
     except (AttributeError, KeyError, TypeError, ValueError, RequestError) as error:
         logger.debug("%s is not as it was: %s", DISTRIBUTE, error)
         return []
 
 
-def _of_workers(p: Any) -> Iterator[str]:
+def _workers(p: Any) -> Iterator[Any]:
+    """The machines that these pictures were sent to."""
     for script in p.scripts.alwayson_scripts:
         if script.title() == DISTRIBUTE and script.world.p is p:
-            for job in script.world.jobs:
-                if job.thread is not None:
-                    yield from _of_worker(job.worker, p)
+            yield from (job.worker for job in script.world.jobs if job.thread is not None)
 
 
 def _of_worker(worker: Any, p: Any) -> Iterator[str]:
