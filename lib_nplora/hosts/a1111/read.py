@@ -62,9 +62,7 @@ class Reader:
             return False
         update, bias = self._updown(module, _CPU)
         delta = DenseDelta.of(update)
-        again = Making(
-            lambda device: self._updown(module, device)[0], sum(tensor.nbytes for tensor in _tensors(module))
-        )
+        again = Making(lambda device: self._updown(module, device)[0], _nbytes(module))
         collected.add_dense(key, shape, delta, again if delta.has_input_side else None)
         if bias is not None:
             collected.add_dense(ModuleKey(f"{key.name}{BIAS}", key.part), shape[:1], DenseDelta.of(bias))
@@ -94,13 +92,17 @@ def _exact(module: Any, device: torch.device) -> Any:
     return exact
 
 
-def _tensors(module: Any) -> Iterator[Tensor]:
-    """Those that a module holds of its file."""
+def own_weights(module: Any) -> Iterator[Tensor]:
+    """Those of the torch layers that a module makes of its file's factors."""
     for value in vars(module).values():
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, torch.nn.Module) and value is not module.sd_module:
+        if isinstance(value, torch.nn.Module) and value is not module.sd_module:
             yield from value.parameters()
+
+
+def _nbytes(module: Any) -> int:
+    """Bytes of all that a module holds of its file."""
+    held = (value for value in vars(module).values() if isinstance(value, Tensor))
+    return sum(tensor.nbytes for tensor in (*held, *own_weights(module)))
 
 
 def _is_calculable(module: Any, weight: Tensor) -> bool:

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...errors import HostError
 from ...fusion.fused import FusedLora
@@ -19,7 +18,7 @@ from ...maths.lowrank import LowRankDelta, exact_math
 from ...maths.remade import Remade
 from ..later import Later
 from .layers import Layers
-from .read import BIAS
+from .read import BIAS, own_weights
 from .rng import picture_rng_kept
 
 
@@ -77,7 +76,7 @@ class Writer:
         for module_type in self._networks.module_types:
             module = module_type.create_module(net, weights)
             if module is not None:
-                if not all(tensor.isfinite().all() for tensor in _tensors(module)):
+                if not all(weight.isfinite().all() for weight in own_weights(module)):
                     raise HostError(f"the update of layer {sd_key} is too large for this WebUI's half precision")
                 return module
         raise HostError(f"this WebUI has no LoRA module for layer {sd_key}")
@@ -97,9 +96,3 @@ def _fusion_type(network_type: type[Any]) -> type[Any]:
     """
     one = property(lambda net: 1.0, lambda net, value: None)
     return type("Fusion", (network_type,), {"te_multiplier": one, "unet_multiplier": one})
-
-
-def _tensors(module: Any) -> Iterator[Tensor]:
-    for value in vars(module).values():
-        if isinstance(value, torch.nn.Linear | torch.nn.Conv2d) and value is not module.sd_module:
-            yield value.weight
