@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,12 +29,14 @@ class Making:
 class Remade(DenseDelta):
     """delta = the sum of weight * update and of products.
 
-    As long as it is the subject of calculations it holds its matrix. `stored` lets go of that.
+    As long as it is the subject of calculations it holds its matrix. What `stored` gives never does.
 
     updates
         (how one is made, its weight), at least one.
     factors
         The products that are added.
+    holds
+        Whether its matrix is held once it was asked for.
     """
 
     def __init__(
@@ -43,16 +44,24 @@ class Remade(DenseDelta):
         layer_shape: tuple[int, ...],
         updates: Sequence[tuple[Making, float]],
         factors: Sequence[LowRankDelta] = (),
+        holds: bool = True,
     ) -> None:
-        self.__dict__.update(layer_shape=layer_shape, updates=updates, factors=factors)
+        self.__dict__.update(layer_shape=layer_shape, updates=updates, factors=factors, holds=holds)
 
     updates: Sequence[tuple[Making, float]]
     factors: Sequence[LowRankDelta]
+    holds: bool
 
-    @cached_property
+    @property
     def matrix(self) -> Tensor:
         """See DenseDelta."""
-        return DenseDelta.of(self.tensor_on(torch.device("cpu"))).matrix
+        if "matrix" in vars(self):
+            held: Tensor = vars(self)["matrix"]
+            return held
+        made = DenseDelta.of(self.tensor_on(torch.device("cpu"))).matrix
+        if self.holds:
+            self._holding(made)
+        return made
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -75,7 +84,11 @@ class Remade(DenseDelta):
 
     def stored(self, dtype: torch.dtype) -> Remade:
         """As it is kept: without its matrix."""
-        return Remade(self.layer_shape, self.updates, self.factors)
+        return Remade(self.layer_shape, self.updates, self.factors, holds=False)
+
+    def kept(self, dtype: torch.dtype) -> DenseDelta:
+        """As a matrix after all, as it is kept for a weight of this number format."""
+        return DenseDelta(self.matrix, self.layer_shape).stored(dtype)
 
     def scaled(self, weight: float) -> Remade:
         """weight * delta."""
@@ -83,8 +96,17 @@ class Remade(DenseDelta):
             return self
         updates = [(how, weight * own) for how, own in self.updates]
         made = Remade(self.layer_shape, updates, [factors.scaled(weight) for factors in self.factors])
-        made.__dict__["matrix"] = self.matrix * weight
-        return made
+        return made._holding(self.matrix * weight)
+
+    def plus(self, factors: LowRankDelta) -> Remade:
+        """The sum with a product, which holds its matrix."""
+        made = Remade(self.layer_shape, self.updates, [*self.factors, factors])
+        return made._holding(self.matrix.addmm(factors.up, factors.down))
+
+    def _holding(self, matrix: Tensor) -> Remade:
+        """Itself, with its matrix, so that the host need not make it."""
+        self.__dict__["matrix"] = matrix
+        return self
 
     @classmethod
     def total(cls, made: Sequence[Remade], factors: Sequence[LowRankDelta]) -> Remade:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .delta import Delta, total
+from .delta import Delta
 from .lowrank import LowRankDelta, pays
 from .rank_rule import NUMERICAL_RANK, RankRule
 from .remade import Remade
@@ -113,7 +113,7 @@ def project_out(delta: Delta, basis: Tensor, beta: float) -> Delta:
     if beta == 0:
         return delta
     if isinstance(delta, Remade) and pays(basis.shape[1], delta.layer_shape):
-        return total([delta, delta.inside(basis).scaled(-beta)])
+        return delta.plus(delta.inside(basis).scaled(-beta))
     return delta.on_input(lambda rows: rows - beta * (rows @ basis) @ basis.T)
 
 

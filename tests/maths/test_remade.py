@@ -68,6 +68,8 @@ def test_what_is_kept_is_made_anew_each_time():
         assert torch.equal(tensor, (0.5 * host.tensor).float())
     assert host.asked == [None, torch.device("cpu")]
     assert "matrix" not in vars(kept)
+    assert torch.equal(kept.tensor(), placed(kept, 0, SHAPE[0]).tensor())
+    assert "matrix" not in vars(kept)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
@@ -91,6 +93,8 @@ def test_a_projection_adds_factors_unless_they_are_larger_than_the_matrix(beta, 
     expected = project_out(DenseDelta.of(0.5 * host.tensor), basis, beta)
     assert isinstance(projected, Remade) == (is_remade or not beta)
     assert torch.allclose(projected.dense(), expected.dense(), atol=1e-6)
+    assert projected.energy() == pytest.approx(expected.energy(), rel=1e-5)
+    assert len(host.asked) == 1
     assert torch.allclose(projected.stored(torch.float32).dense(), expected.dense(), atol=1e-6)
 
 

@@ -23,6 +23,7 @@ from ...maths.remade import Remade
 from ..later import Later
 from .dialect import Dialect
 from .parts import ATTRIBUTE, KeyTables, model_of, patchers
+from .target import Target
 
 
 class Writer:
@@ -66,8 +67,9 @@ class Writer:
         with exact_math():
             targets = _by_target(deltas, name_of, model_of(part, patcher))
             for target, delta in targets.items():
-                if isinstance(delta, Remade) and not online:
-                    patches[target] = [Later(delta)]
+                if isinstance(delta, Remade):
+                    weight = model_of(part, patcher).get_parameter(Target.of(part, target).key)
+                    patches[target] = ("diff", (delta.kept(weight.dtype).tensor(),)) if online else [Later(delta)]
                 elif isinstance(delta, DenseDelta):
                     patches[target] = ("diff", (delta.tensor(),))
                 else:
