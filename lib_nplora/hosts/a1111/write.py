@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...errors import HostError
 from ...fusion.fused import FusedLora
@@ -16,7 +17,6 @@ from ...maths.delta import Delta, placed, total
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import LowRankDelta, exact_math
 from ...maths.remade import Remade
-from ..later import Later
 from .layers import Layers
 from .read import BIAS, own_weights
 from .rng import picture_rng_kept
@@ -80,6 +80,18 @@ class Writer:
                     raise HostError(f"the update of layer {sd_key} is too large for this WebUI's half precision")
                 return module
         raise HostError(f"this WebUI has no LoRA module for layer {sd_key}")
+
+
+class Later:
+    """Stands where the host expects the tensor of a full difference, which is made when the host takes it."""
+
+    def __init__(self, delta: Remade) -> None:
+        self._delta = delta
+        self.shape = torch.Size(delta.layer_shape)
+
+    def to(self, device: torch.device) -> Tensor:
+        """The update on a device, float32."""
+        return self._delta.tensor_on(device)
 
 
 def _tensor(delta: Delta) -> Any:

@@ -20,8 +20,8 @@ from ...maths.delta import Delta, placed, total
 from ...maths.dense import DenseDelta
 from ...maths.lowrank import LowRankDelta, exact_math
 from ...maths.remade import Remade
-from ..later import Later
 from .dialect import Dialect
+from .later import Later
 from .parts import ATTRIBUTE, KeyTables, model_of, patchers
 from .target import Target
 
