@@ -356,6 +356,11 @@ class RealHost(Driver):
         assert found["outside"] == 0
         return {name: Rounding(**part) for name, part in found["parts"].items()}
 
+    def layers_changed(self) -> int:
+        """How many layers calculate with other weights than the checkpoint's."""
+        outside: int = self._against({}, "rounding")["outside"]
+        return outside
+
     def _against(self, reference: Mapping[str, Factors], route: str) -> dict[str, Any]:
         path = self._data / "reference.safetensors"
         tensors = {}
