@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -57,7 +59,7 @@ class DenseDelta:
 
     @property
     def is_finite(self) -> bool:
-        return bool(self.matrix.isfinite().all())
+        return math.isfinite(self.energy())
 
     def tensor(self) -> Tensor:
         """The delta in the layer's own shape, as files hold it."""
@@ -103,18 +105,22 @@ class DenseDelta:
 
     def energy(self) -> float:
         """Squared Frobenius norm."""
-        return float(self.matrix.double().square().sum())
+        return self._energy
+
+    @cached_property
+    def _energy(self) -> float:
+        return float(torch.linalg.vector_norm(self.matrix, dtype=torch.float64)) ** 2
 
     def factored(self) -> LowRankDelta | None:
         """The same delta as factors, if there are some of at most a quarter of its full rank, else None.
 
         A randomised range finder (Halko, Martinsson, Tropp, arXiv 0909.4061, Alg. 4.1) of growing size makes them. What
         it misses is measured, and is at most EXACT of the energy. A sketch that catches far less than its share of a
-        rank that is small enough ends the search.
+        rank that is small enough ends the search; where a sample shows the rank, it is not begun.
         """
         limit = min(self.shape) // 4
         energy = self.energy()
-        if not self.has_input_side or not energy > 0:
+        if not self.has_input_side or not energy > 0 or not limit or self._is_beyond(limit):
             return None
         matrix = self.matrix.double()
         generator = torch.Generator().manual_seed(0)
@@ -128,6 +134,16 @@ class DenseDelta:
                 return self._cut(q, core, energy)
             size = min(2 * size, limit) if size < limit and caught > size / limit / 2 else 0
         return None
+
+    def _is_beyond(self, rank: int) -> bool:
+        """Whether a few rows and columns show that no factors of this rank hold all but EXACT of the energy.
+
+        The singular values of a part of a matrix are at most its own (Horn, Johnson, Matrix Analysis, Cor. 3.1.3).
+        """
+        generator = torch.Generator().manual_seed(0)
+        rows, columns = (torch.randperm(length, generator=generator) for length in self.shape)
+        part = self.matrix[rows[: rank + 1, None], columns[: 2 * rank + 2]].double()
+        return bool(torch.linalg.eigvalsh(part @ part.T)[0] > EXACT * self.energy())
 
     def _cut(self, q: Tensor, core: Tensor, energy: float) -> LowRankDelta:
         u, s, vh = torch.linalg.svd(core, full_matrices=False)

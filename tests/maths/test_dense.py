@@ -120,6 +120,17 @@ def test_no_factors_are_made_up():
         assert DenseDelta.of(matrix).factored() is None
 
 
+@pytest.mark.parametrize("shape", [(320, 320), (640, 160), (160, 1440)])
+def test_a_full_rank_is_told_from_a_few_rows_and_columns(shape, monkeypatch):
+    """No sketch is made of what has no factors: of noise, of a Kronecker product, of scaled rows of a weight."""
+    weight = normal(*shape)
+    kron = torch.kron(normal(4, 4, seed=1), normal(shape[0] // 4, shape[1] // 4, seed=2))
+    decomposed = weight * (0.1 * normal(shape[0], 1, seed=3)) + low_rank(*shape).dense()
+    monkeypatch.setattr(torch, "randn", None)
+    for matrix in (weight, kron, decomposed):
+        assert DenseDelta.of(matrix).factored() is None
+
+
 def test_a_sparse_delta_is_found_too():
     """All the energy in a few entries, where a sketch could look past it."""
     matrix = torch.zeros(64, 64)
