@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -20,23 +21,29 @@ class Making:
         Device, or None for the layer's own -> the update there, in the layer's own shape and any float dtype.
     nbytes
         Bytes of what it is made of.
+    energy
+        Squared Frobenius norm of the update.
     """
 
     update: Callable[[torch.device | None], Tensor]
     nbytes: int
+    energy: float
 
 
 class Remade(DenseDelta):
     """delta = the sum of weight * update and of products.
 
-    As long as it is the subject of calculations it holds its matrix. What `stored` gives never does.
+    As long as it is the subject of calculations it holds its matrix, once that was asked for. What `stored` gives never
+    does.
 
     updates
         (how one is made, its weight), at least one.
     factors
         The products that are added.
+    known
+        Makes its matrix of others that may be held already, in place of the host.
     holds
-        Whether its matrix is held once it was asked for.
+        Whether its matrix is held.
     """
 
     def __init__(
@@ -44,12 +51,14 @@ class Remade(DenseDelta):
         layer_shape: tuple[int, ...],
         updates: Sequence[tuple[Making, float]],
         factors: Sequence[LowRankDelta] = (),
+        known: Callable[[], Tensor] | None = None,
         holds: bool = True,
     ) -> None:
-        self.__dict__.update(layer_shape=layer_shape, updates=updates, factors=factors, holds=holds)
+        self.__dict__.update(layer_shape=layer_shape, updates=updates, factors=factors, known=known, holds=holds)
 
     updates: Sequence[tuple[Making, float]]
     factors: Sequence[LowRankDelta]
+    known: Callable[[], Tensor] | None
     holds: bool
 
     @property
@@ -58,9 +67,9 @@ class Remade(DenseDelta):
         if "matrix" in vars(self):
             held: Tensor = vars(self)["matrix"]
             return held
-        made = DenseDelta.of(self.tensor_on(torch.device("cpu"))).matrix
+        made = self.known() if self.known else DenseDelta.of(self.tensor_on(torch.device("cpu"))).matrix
         if self.holds:
-            self._holding(made)
+            self.__dict__["matrix"] = made
         return made
 
     @property
@@ -75,12 +84,18 @@ class Remade(DenseDelta):
     def tensor_on(self, device: torch.device | None) -> Tensor:
         """The delta in the layer's own shape, float32, on a device, or on the layer's own."""
         with exact_math():
-            made = sum(how.update(device) * weight for how, weight in self.updates)
-            assert isinstance(made, Tensor)
-            matrix = made.reshape(self.shape)
+            made = [how.update(device) * weight if weight != 1 else how.update(device) for how, weight in self.updates]
+            matrix = reduce(torch.add, made).reshape(self.shape)
             for factors in self.factors:
-                matrix.addmm_(factors.up.to(matrix), factors.down.to(matrix))
+                matrix = matrix.addmm(factors.up.to(matrix), factors.down.to(matrix))
             return matrix.float().reshape(self.layer_shape)
+
+    @cached_property
+    def _energy(self) -> float:
+        if len(self.updates) == 1 and not self.factors:
+            how, weight = self.updates[0]
+            return weight**2 * how.energy
+        return DenseDelta(self.matrix, self.layer_shape).energy()
 
     def stored(self, dtype: torch.dtype) -> Remade:
         """As it is kept: without its matrix."""
@@ -95,18 +110,13 @@ class Remade(DenseDelta):
         if weight == 1:
             return self
         updates = [(how, weight * own) for how, own in self.updates]
-        made = Remade(self.layer_shape, updates, [factors.scaled(weight) for factors in self.factors])
-        return made._holding(self.matrix * weight)
+        factors = [factors.scaled(weight) for factors in self.factors]
+        return Remade(self.layer_shape, updates, factors, lambda: self.matrix * weight)
 
     def plus(self, factors: LowRankDelta) -> Remade:
-        """The sum with a product, which holds its matrix."""
-        made = Remade(self.layer_shape, self.updates, [*self.factors, factors])
-        return made._holding(self.matrix.addmm(factors.up, factors.down))
-
-    def _holding(self, matrix: Tensor) -> Remade:
-        """Itself, with its matrix, so that the host need not make it."""
-        self.__dict__["matrix"] = matrix
-        return self
+        """The sum with a product."""
+        both = [*self.factors, factors]
+        return Remade(self.layer_shape, self.updates, both, lambda: self.matrix.addmm(factors.up, factors.down))
 
     @classmethod
     def total(cls, made: Sequence[Remade], factors: Sequence[LowRankDelta]) -> Remade:

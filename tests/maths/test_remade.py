@@ -26,7 +26,9 @@ class Host:
         self.asked: list[torch.device | None] = []
 
     def delta(self, weight: float = 1.0) -> Remade:
-        return Remade(tuple(self.tensor.shape), [(Making(self._update, 100), weight)])
+        return Remade(
+            tuple(self.tensor.shape), [(Making(self._update, 100, float(self.tensor.double().square().sum())), weight)]
+        )
 
     def _update(self, device: torch.device | None) -> torch.Tensor:
         self.asked.append(device)
@@ -58,6 +60,7 @@ def test_it_is_the_matrix_that_the_host_makes():
 def test_what_is_kept_is_made_anew_each_time():
     host = Host()
     made = host.delta().scaled(0.5)
+    assert torch.equal(made.matrix, (0.5 * host.tensor).float().flatten(1))
     kept = made.stored(torch.float16)
     assert "matrix" in vars(made)
     assert "matrix" not in vars(kept)
@@ -70,6 +73,14 @@ def test_what_is_kept_is_made_anew_each_time():
     assert "matrix" not in vars(kept)
     assert torch.equal(kept.tensor(), placed(kept, 0, SHAPE[0]).tensor())
     assert "matrix" not in vars(kept)
+
+
+def test_energy_and_a_sum_with_factors_take_no_matrix():
+    host = Host()
+    scaled = host.delta(0.5).scaled(-2.0)
+    assert scaled.energy() == pytest.approx(DenseDelta.of(host.tensor).energy(), rel=1e-6)
+    assert isinstance(total([scaled, FACTORS]), Remade)
+    assert host.asked == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])

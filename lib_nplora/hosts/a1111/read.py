@@ -62,7 +62,7 @@ class Reader:
             return False
         update, bias = self._updown(module, _CPU)
         delta = DenseDelta.of(update)
-        again = Making(lambda device: self._updown(module, device)[0], _nbytes(module))
+        again = Making(lambda device: self._updown(module, device)[0], _nbytes(module), delta.energy())
         collected.add_dense(key, shape, delta, again if delta.has_input_side else None)
         if bias is not None:
             collected.add_dense(ModuleKey(f"{key.name}{BIAS}", key.part), shape[:1], DenseDelta.of(bias))

@@ -32,7 +32,7 @@ class Calculation:
 
         Factors that fit no layer fail here, before their product takes all memory there is.
         """
-        weight = torch.empty(self._original(target).shape, device="meta")
+        weight = self._original(target, torch.device("meta"))
         try:
             after = self._merged(weight, target, patch)
         except Exception as error:
@@ -51,17 +51,15 @@ class Calculation:
         problem: Exception | None = None
         for dtype in (torch.float64, torch.float32):
             try:
-                before = weight.to(dtype)
-                update: Tensor = self._merged(before, target, patch).clone() - before
-                return update
+                return self._merged(weight.to(dtype, copy=True), target, patch) - weight
             except Exception as error:
                 problem = error
         raise FileError(f"this WebUI cannot calculate what '{name}' adds to layer {target.key}: {problem}") from problem
 
     def _merged(self, weight: Tensor, target: Target, patch: Any) -> Tensor:
-        """The weight with one patch, by the host. Raises what the host raises, or logs instead."""
+        """The weight, which may change, with one patch, by the host. Raises what the host raises, or logs instead."""
         with _logged_errors() as errors:
-            merged = self._dialect.merged(self._patcher(target), patch, weight.clone(), target)
+            merged: Tensor = self._dialect.merged(self._patcher(target), patch, weight, target)
         if errors:
             raise RuntimeError(errors[0])
         return merged

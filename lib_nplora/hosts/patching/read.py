@@ -86,12 +86,13 @@ class Reader:
         if not self._calculation.is_possible(collected.name, target, patch):
             return False
         delta = DenseDelta.of(self._calculation.update(collected.name, target, patch))
-        if not (delta.matrix.any() or _is_null(patch)):
+        if not (delta.energy() != 0 or _is_null(patch)):
             return False
         name = collected.name
         again = Making(
             lambda device: self._calculation.update(name, target, patch, device),
             sum(field.nbytes for field in _fields(patch) if isinstance(field, Tensor)),
+            delta.energy(),
         )
         collected.add_dense(key, shape, delta, again if delta.has_input_side else None)
         return True
