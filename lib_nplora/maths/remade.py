@@ -95,7 +95,7 @@ class Remade(DenseDelta):
         if len(self.updates) == 1 and not self.factors:
             how, weight = self.updates[0]
             return weight**2 * how.energy
-        return DenseDelta(self.matrix, self.layer_shape).energy()
+        return super()._energy
 
     def stored(self, dtype: torch.dtype) -> Remade:
         """As it is kept: without its matrix."""

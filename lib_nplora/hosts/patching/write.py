@@ -65,11 +65,13 @@ class Writer:
         patches: dict[Hashable, Any] = {}
         state: dict[str, Tensor] = {}
         with exact_math():
-            targets = _by_target(deltas, name_of, model_of(part, patcher))
+            model = model_of(part, patcher)
+            targets = _by_target(deltas, name_of, model)
             for target, delta in targets.items():
+                if online and isinstance(delta, Remade):
+                    delta = delta.kept(model.get_parameter(Target.of(part, target).key).dtype)
                 if isinstance(delta, Remade):
-                    weight = model_of(part, patcher).get_parameter(Target.of(part, target).key)
-                    patches[target] = ("diff", (delta.kept(weight.dtype).tensor(),)) if online else [Later(delta)]
+                    patches[target] = [Later(delta)]
                 elif isinstance(delta, DenseDelta):
                     patches[target] = ("diff", (delta.tensor(),))
                 else:
