@@ -235,14 +235,23 @@ def test_changes_in_quick_succession_all_arrive(paired):
     expect(paired.tag).to_have_value("<nplora:vangogh:dog:0.5>")
 
 
+_MAKES = """(part) => {
+    const { components, dependencies } = window.gradio_config;
+    const { id } = components.find(({ props }) => props?.elem_id === part);
+    return dependencies.findIndex(({ outputs, backend_fn }) => backend_fn && outputs.includes(id));
+}"""
+"""The number of the server's function that makes a part."""
+
+
 def test_an_answer_that_comes_late_does_not_stay(panel):
-    """The answer for `mid@2` alone is held back until the panel asks for something else."""
+    """The tag's answer for `mid@2` alone is held back until the panel asks for something else."""
     panel.choose_pair()
+    asks_for_tag = panel.page.evaluate(_MAKES, f"{panel.tab}_nplora_tag_answer")
     held: list[Route] = []
 
     def hold(route: Route) -> None:
-        asked = (route.request.post_data_json or {}).get("data", [])
-        if not held and "mid@2" in asked:
+        asked = route.request.post_data_json or {}
+        if not held and asked.get("fn_index") == asks_for_tag and "mid@2" in asked["data"]:
             held.append(route)
         else:
             route.continue_()
