@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -25,6 +25,24 @@ def exact_math() -> Iterator[None]:
         torch.autocast("cuda", enabled=False),
     ):
         yield
+
+
+@lru_cache(maxsize=8)
+def column_products(up: Tensor) -> Tensor:
+    """up^T up of a factor (out, rank): (rank, rank) float64.
+
+    The energy and the decomposition of a delta ask for the same ones, and so does the energy of its projection: those
+    of the layer at hand are kept.
+    """
+    wide = up.double()
+    return wide.T @ wide
+
+
+@lru_cache(maxsize=8)
+def row_products(down: Tensor) -> Tensor:
+    """down down^T of a factor (rank, in): (rank, rank) float64. See column_products."""
+    wide = down.double()
+    return wide @ wide.T
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +149,7 @@ class LowRankDelta:
     @cached_property
     def _energy(self) -> float:
         """From the Gram matrices of the factors: tr(up^T up  down down^T)."""
-        up, down = self.up.double(), self.down.double()
-        return max(float(((up.T @ up) * (down @ down.T)).sum()), 0.0)
+        return max(float((column_products(self.up) * row_products(self.down)).sum()), 0.0)
 
     def balanced(self) -> LowRankDelta:
         """The same delta with |up[:, i]| = |down[i]| for every i, so that neither underflows in fp16."""

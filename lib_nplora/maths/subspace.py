@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .delta import Delta
-from .lowrank import LowRankDelta, pays
+from .lowrank import LowRankDelta, column_products, pays, row_products
 from .rank_rule import NUMERICAL_RANK, RankRule
 from .remade import Remade
 
@@ -61,12 +61,13 @@ def _from_factors(deltas: Sequence[LowRankDelta]) -> RightSvd:
     has full column rank, and no order.
     Works in float64 inside: directions 2^20 times weaker than the strongest are still told from noise.
     """
-    down = torch.cat([delta.down for delta in deltas]).double()
-    r_up: Tensor = torch.block_diag(*(_triangle(delta.up.double()) for delta in deltas))  # type: ignore[no-untyped-call]
-    u, s, _ = torch.linalg.svd(r_up @ _triangle(down.T).T, full_matrices=False)
+    down = deltas[0].down if len(deltas) == 1 else torch.cat([delta.down for delta in deltas])
+    ups = [_triangle(delta.up, column_products(delta.up)) for delta in deltas]
+    r_up: Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+    u, s, _ = torch.linalg.svd(r_up @ _triangle(down.T, row_products(down)).T, full_matrices=False)
     rank = RankRule().rank(s.tolist())
     u, s = u[:, :rank], s[:rank]
-    return RightSvd(s.float(), ((u / s).T @ r_up @ down).float())
+    return RightSvd(s.float(), ((u / s).T @ r_up @ down.double()).float())
 
 
 def _from_matrices(deltas: Sequence[Delta]) -> RightSvd:
@@ -82,18 +83,18 @@ def _from_matrices(deltas: Sequence[Delta]) -> RightSvd:
     return RightSvd(s.float(), vh.float().contiguous())
 
 
-def _triangle(columns: Tensor) -> Tensor:
-    """R of the QR decomposition of `columns` (n, r), up to signs: R^T R = columns^T columns.
+def _triangle(columns: Tensor, products: Tensor) -> Tensor:
+    """R of the QR decomposition of `columns` (n, r), up to signs: R^T R = columns^T columns = `products`.
 
     Cholesky makes it, at about a quarter of the time, where the columns are independent enough to be squared in
     float64.
     """
     lower: Tensor
-    lower, failed = torch.linalg.cholesky_ex(columns.T @ columns)
+    lower, failed = torch.linalg.cholesky_ex(products)
     pivots = lower.diagonal()
     if not failed and pivots.min() > pivots.max() * 2**-12:
         return lower.T
-    r: Tensor = torch.linalg.qr(columns, mode="r").R
+    r: Tensor = torch.linalg.qr(columns.double(), mode="r").R
     return r
 
 

@@ -15,7 +15,7 @@ from lib_nplora.fusion.walk import fingerprint, fuse, fuse_layers, layers
 from lib_nplora.layers.key import ModuleKey
 from lib_nplora.layers.weights import LoraWeights
 from lib_nplora.maths.cache import ByteLru
-from lib_nplora.maths.lowrank import LowRankDelta
+from lib_nplora.maths.lowrank import LowRankDelta, column_products, row_products
 from lib_nplora.maths.rank_rule import RankRule
 from lib_nplora.maths.subspace import right_svd
 from lib_nplora.methods import bases
@@ -516,3 +516,12 @@ def test_a_fingerprint_takes_no_notice_of_what_the_method_does_not_read():
         base = request(method=method)
         assert fingerprint(request(**{"method": method, **same}), *pair) == fingerprint(base, *pair)
         assert fingerprint(request(**{"method": method, **other}), *pair) != fingerprint(base, *pair)
+
+
+def test_a_factor_is_multiplied_with_itself_once_a_fusion():
+    """The style's for its energy and its directions, `up` of the content for its energy before and after."""
+    for products in (column_products, row_products):
+        products.cache_clear()
+    run(request(), [random_delta(24, 20, 3, 1)], [random_delta(24, 20, 4, 2)])
+    assert column_products.cache_info().misses == len(("content", "style"))
+    assert row_products.cache_info().misses == len(("content", "style", "projected content"))
