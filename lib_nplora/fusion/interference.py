@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..maths.delta import Delta
-from ..maths.lowrank import LowRankDelta
+from ..maths.lowrank import LowRankDelta, column_products
 from ..maths.subspace import RightSvd
 
 
@@ -135,8 +135,8 @@ def _energies(delta: Delta, vh: Tensor) -> Tensor:
     """|delta v|^2 for each of the rows v of `vh` (k, in): (k,) float64, without a matrix of (out, in)."""
     if not isinstance(delta, LowRankDelta):
         return (delta.matrix @ vh.T).double().square().sum(0)
-    up, mapped = delta.up.double(), delta.down.double() @ vh.T.double()
-    return (mapped * ((up.T @ up) @ mapped)).sum(0).clamp(min=0)
+    mapped = delta.down.double() @ vh.T.double()
+    return (mapped * (column_products(delta.up) @ mapped)).sum(0).clamp(min=0)
 
 
 def _likeness(contents: Sequence[Delta], styles: Sequence[Delta]) -> float | None:
