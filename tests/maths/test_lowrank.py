@@ -118,9 +118,19 @@ def test_balanced_keeps_the_delta_and_evens_its_sides(delta, stretch):
     uneven = torch.tensor(stretch[: delta.rank])
     skewed = LowRankDelta(delta.up * uneven, delta.down / uneven[:, None], (1, 1))
     balanced = skewed.balanced()
-    assert close(exact(balanced), exact(skewed), 1e-6)
-    assert torch.allclose(balanced.up.norm(dim=0), balanced.down.norm(dim=1), rtol=1e-5)
+    assert np.array_equal(exact(balanced), exact(skewed))
+    used = skewed.up.norm(dim=0) > 0
+    ratio = balanced.up.norm(dim=0)[used] / balanced.down.norm(dim=1)[used]
+    assert ((ratio > 0.499) & (ratio < 2.001)).all()
     assert balanced.kernel == (1, 1)
+
+
+def test_balanced_leaves_16_bits_as_they_are():
+    """A LoRA file's own, with the scale of alpha = 1 at rank 16: any other ratio rounds them by 2e-4."""
+    up, down = randn(640, 16, seed=1, scale=5e-3).half(), randn(16, 640, seed=2, scale=0.03).half()
+    balanced = LowRankDelta.from_factors(up, down, scale=1 / 16).balanced()
+    for side in (balanced.up, balanced.down):
+        assert reference.error(side.half().double().numpy(), side.double().numpy()) < 2e-6
 
 
 @pytest.mark.parametrize("scale", [1.0, 1 / 8, 1 / 128])
@@ -138,12 +148,6 @@ def test_balanced_survives_fp16_where_folding_the_scale_does_not(scale):
     assert reference.error(stored(delta.balanced()), expected) < 1e-3
     if scale == 1 / 128:
         assert reference.error(stored(delta), expected) > 0.1
-
-
-@given(deltas)
-def test_balanced_twice_is_balanced(delta):
-    once = delta.balanced()
-    assert close(once.balanced().up, once.up, 1e-6)
 
 
 def test_exact_math_switches_everything_off():
