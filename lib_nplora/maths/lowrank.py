@@ -152,9 +152,9 @@ class LowRankDelta:
         return max(float((column_products(self.up) * row_products(self.down)).sum()), 0.0)
 
     def balanced(self) -> LowRankDelta:
-        """The same delta with |up[:, i]| within a factor 2 of |down[i]| for every i, so that neither underflows in fp16.
+        """The same delta with |up[:, i]| within a factor 2 of |down[i]| for all i, so that neither underflows in fp16.
 
-        Only powers of two move from one to the other: what 16 bits hold they still hold, the tiniest numbers aside.
+        Only powers of two move between them: what 16 bits hold they still hold, the tiniest numbers aside.
         """
         up_norm, down_norm = self.up.norm(dim=0), self.down.norm(dim=1)
         used = (up_norm > 0) & (down_norm > 0)
