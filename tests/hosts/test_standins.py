@@ -346,6 +346,27 @@ def test_what_has_no_factors_is_not_kept_as_matrices(driver, loras, kind, method
     assert other.nbytes <= 1.1 * held
 
 
+@forges
+@pytest.mark.parametrize("kind", ["full", "loha", "lokr", "dora", "glora"])
+def test_what_only_adds_is_calculated_without_the_weight(driver, loras, monkeypatch, kind):
+    """Half the time of what has to be found as the difference of two weights, in float64."""
+    if kind not in driver.kinds:
+        pytest.skip(f"this WebUI does not read {kind}")
+    host = detect_host()
+    dialect = type(host.model._dialect)
+    merged, seen = dialect.merged, set()
+
+    def watched(self, patcher, patch, weight, target):
+        if weight.device.type != "meta":
+            seen.add((weight.dtype, bool(weight.any())))
+        return merged(self, patcher, patch, weight, target)
+
+    monkeypatch.setattr(dialect, "merged", watched)
+    host.model.load(host.shelf.resolve(kind))
+    needs_weight = kind in ("dora", "glora")
+    assert seen == {(torch.float64, True) if needs_weight else (torch.float32, False)}
+
+
 @pytest.mark.parametrize("driver", [Neo], indirect=True)
 def test_names_that_neo_mends_before_it_reads_them(driver, loras):
     tensors = {name.replace("lora_unet_", "lora_unet__"): tensor for name, tensor in load_file(loras.dog).items()}

@@ -41,15 +41,20 @@ class Calculation:
             raise MismatchError(f"'{name}' would change the shape of layer {target.key}, which no fusion can")
         return True
 
-    def update(self, name: str, target: Target, patch: Any, device: torch.device | None = _CPU) -> Tensor:
+    def update(
+        self, name: str, target: Target, patch: Any, device: torch.device | None = _CPU, only_adds: bool = False
+    ) -> Tensor:
         """What the host's own calculation adds to the original weight, on this device, or on the layer's own.
 
         In float64, where the small difference of two large weights is exact, or in float32 if the host or the device
         knows no other.
+
+        only_adds
+            Whether that is the same whatever the weight: it is added to nothing then, where float32 is as exact.
         """
-        weight = self._original(target, device)
+        weight = self._nothing(target, device) if only_adds else self._original(target, device)
         problem: Exception | None = None
-        for dtype in (torch.float64, torch.float32):
+        for dtype in (torch.float32,) if only_adds else (torch.float64, torch.float32):
             try:
                 return self._merged(weight.to(dtype, copy=True), target, patch) - weight
             except Exception as error:
@@ -76,6 +81,11 @@ class Calculation:
             raise HostError("this model's weights cannot be read as they are stored, so it takes plain LoRAs only")
         weight = weight.detach().to(device or parameter.device, torch.float32)
         return cast("Tensor", weight[slice(*target.rows)] if target.rows else weight)
+
+    def _nothing(self, target: Target, device: torch.device | None) -> Tensor:
+        """Zeros in the shape of the weight, float32."""
+        parameter = self._patcher(target).model.get_parameter(target.key)
+        return torch.zeros_like(self._original(target, torch.device("meta")), device=device or parameter.device)
 
     def _patcher(self, target: Target) -> Any:
         """The original model's patcher of the part."""

@@ -85,12 +85,12 @@ class Reader:
 
         if not self._calculation.is_possible(collected.name, target, patch):
             return False
-        delta = DenseDelta.of(self._calculation.update(collected.name, target, patch))
+        name, only_adds = collected.name, _only_adds(patch)
+        delta = DenseDelta.of(self._calculation.update(name, target, patch, only_adds=only_adds))
         if not (delta.energy() != 0 or _is_null(patch)):
             return False
-        name = collected.name
         again = Making(
-            lambda device: self._calculation.update(name, target, patch, device),
+            lambda device: self._calculation.update(name, target, patch, device, only_adds),
             sum(field.nbytes for field in _fields(patch) if isinstance(field, Tensor)),
             delta.energy(),
         )
@@ -100,10 +100,21 @@ class Reader:
 
 def _factors(patch: Any) -> tuple[Tensor, Tensor, Any, Tensor | None] | None:
     """(up, down, alpha, mid) of a plain LoRA patch."""
-    kind, fields = patch.name if hasattr(patch, "weights") else patch[0], _fields(patch)
-    if kind != "lora" or any(field is not None for field in fields[4:]):
+    fields = _fields(patch)
+    if _kind(patch) != "lora" or any(field is not None for field in fields[4:]):
         return None
     return tuple(fields[:4])
+
+
+def _only_adds(patch: Any) -> bool:
+    """Whether what a patch adds is the same whatever the weight is: in LoKr and LoHa the scale of DoRA comes last."""
+    kind = _kind(patch)
+    return kind == "diff" or (kind in ("lokr", "loha") and _fields(patch)[-1] is None)
+
+
+def _kind(patch: Any) -> str:
+    """The host's word for what a patch is made of."""
+    return str(patch.name if hasattr(patch, "weights") else patch[0])
 
 
 def _fields(patch: Any) -> Any:
