@@ -22,6 +22,9 @@ from .driver import RealHost, Rounding
 ARITHMETIC = 1e-6
 """What float32 may add to the rounding, as a share of a layer's largest weight."""
 
+EPS = 2**-10
+"""float16's."""
+
 SAME = 0.2
 """Relative error under which a layer holds a reference, whatever the format: another LoRA's would be above 1."""
 
@@ -44,20 +47,25 @@ class Format:
         Names of the formats in which a layer calculates with them: float32 where LoRAs are applied at each forward.
     at_random
         Whether the host rounds the UNet's up or down at random, the likelier the nearer.
+    roundings
+        How often the host rounds to float16 what it multiplies, factors and product, before it adds.
     """
 
     unet: str
     te: str
     at_random: bool = False
+    roundings: int = 0
 
     def check(self, parts: dict[str, Rounding]) -> None:
-        """Every weight is float64's, rounded once."""
+        """Every weight is float64's, rounded once, or once more for each time that the host does."""
         for name, part in parts.items():
             print(f"{name}: {part}")
             assert part.dtype == (self.unet if name == "unet" else self.te), name
             if self.at_random and name == "unet":
                 assert part.spread == pytest.approx(math.sqrt(1 / 6), rel=0.02), name
                 assert abs(part.mean) < 1 / 256, name  # as fine as the host's random numbers are
+            elif self.roundings:
+                assert part.error < math.hypot(part.ideal, self.roundings**0.5 * EPS / 2), name
             else:
                 assert part.beyond_half < ARITHMETIC, name
                 assert part.error < 1.01 * part.ideal + ARITHMETIC, name
@@ -91,6 +99,9 @@ class Halves:
             form.check(found[tags])
         theirs, ours = found.values()
         for part in theirs:
+            if form.roundings:
+                assert ours[part].error < 1.01 * theirs[part].error, part
+                continue
             if ours[part].dtype != "float32":
                 assert ours[part].spread == pytest.approx(theirs[part].spread, rel=0.01), part
             assert ours[part].error == pytest.approx(theirs[part].error, rel=0.01, abs=ARITHMETIC), part

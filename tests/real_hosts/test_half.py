@@ -33,6 +33,7 @@ FLOAT8, BF16, FP16, FP32 = "float8_e4m3fn", "bfloat16", "float16", "float32"
 FORGE_BF16, FORGE_FP16 = ("--unet-in-bf16", "--clip-in-fp16"), ("--unet-in-fp16", "--clip-in-fp16")
 NEO_BF16, NEO_FP16 = ("--bf16-unet", "--bf16-text-enc"), ("--fp16-unet", "--fp16-text-enc")
 CASES = {
+    "a1111-fp16": Case("a1111", ("--precision", "half"), Format(FP16, FP16, roundings=5)),
     "forge-bf16": Case("forge", FORGE_BF16, Format(BF16, FP16)),
     "forge-bf16-as-on-the-fly": Case("forge", FORGE_BF16, Format(BF16, FP16), ON_THE_FLY),
     "forge-fp8": Case("forge", FORGE_BF16, Format(FLOAT8, FP16), FP8),

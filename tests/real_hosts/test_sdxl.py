@@ -1,7 +1,7 @@
 """SDXL in real hosts: UNet in half precision, both text encoders; see Halves.
 
 NPLORA_SDXL_CHECKPOINT names its checkpoint (`python -m tests.real_hosts.checkpoint sdxl OUT.safetensors --dtype bf16`
-writes one of 7 GB); NPLORA_FORGE_DIR and NPLORA_NEO_DIR the hosts. They need 15 GB of memory.
+writes one of 7 GB); NPLORA_A1111_DIR, NPLORA_FORGE_DIR and NPLORA_NEO_DIR the hosts. They need 15 GB of memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .driver import RealHost, Setup, running
 from .halves import SAME, Format, Halves, Pair
 
 CASES = {
+    "a1111": (("--precision", "half"), Format("float16", "float16", roundings=5)),
     "forge": (("--unet-in-bf16", "--clip-in-fp16"), Format("bfloat16", "float16")),
     "neo": (("--bf16-unet", "--bf16-text-enc"), Format("bfloat16", "bfloat16")),
 }

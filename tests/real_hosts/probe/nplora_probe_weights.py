@@ -34,14 +34,35 @@ def in_checkpoint(key):
     return key.replace("clip_l.", "cond_stage_model.", 1).replace("wrapped.", "")
 
 
+class Third:
+    """q, k or v of an attention that keeps them in one weight, as if it were a layer of its own."""
+
+    def __init__(self, attention, which):
+        self._attention = attention
+        self._third = "qkv".index(which)
+
+    @property
+    def weight(self):
+        return self._attention.in_proj_weight.chunk(3)[self._third]
+
+
 def parameters():
     """{key in the checkpoint: (layer, the parameter's name in it)}, for the parts that LoRAs change."""
-    return {
-        in_checkpoint(f"{prefix}{path}.{name}"): (layer, name)
-        for prefix, part in parts().items()
-        for path, layer in part.named_modules()
-        for name, _ in layer.named_parameters(recurse=False)
-    }
+    found = {}
+    for prefix, part in parts().items():
+        for path, layer in part.named_modules():
+            for name, _ in layer.named_parameters(recurse=False):
+                if name == "in_proj_weight":
+                    thirds = {which: Third(layer, which) for which in "qkv"}
+                    found.update(
+                        {
+                            in_checkpoint(f"{prefix}{path}.{which}_proj.weight"): (third, "weight")
+                            for which, third in thirds.items()
+                        }
+                    )
+                else:
+                    found[in_checkpoint(f"{prefix}{path}.{name}")] = layer, name
+    return found
 
 
 def used(layer, name):
@@ -58,31 +79,33 @@ def weights():
     return {key: getattr(layer, name) for key, (layer, name) in parameters().items()}
 
 
-def checkpoint_key(name):
-    """Where the host itself takes a module of a LoRA file to be."""
+def checkpoint_keys(names):
+    """Where the host itself takes modules of a LoRA file to be: {module: key in the checkpoint}."""
     sd_model = model()
     if hasattr(sd_model, "forge_objects_original"):
         lora = sys.modules.get("backend.patcher.lora") or sys.modules["ldm_patched.modules.lora"]
         objects = sd_model.forge_objects_original
-        key = lora.model_lora_keys_unet(objects.unet.model, {}).get(name)
-        if key:
-            return f"model.{key}"
-        return in_checkpoint(lora.model_lora_keys_clip(objects.clip.cond_stage_model, {})[name])
-    layer = sys.modules["networks"].convert_diffusers_name_to_compvis(name, False)
-    for key in weights():
-        path = key.removeprefix("model.").removeprefix("cond_stage_model.")
-        if path.endswith(".weight") and path.removesuffix(".weight").replace(".", "_") == layer:
-            return key
-    raise KeyError(name)
+        unet = lora.model_lora_keys_unet(objects.unet.model, {})
+        clip = lora.model_lora_keys_clip(objects.clip.cond_stage_model, {})
+        return {name: f"model.{unet[name]}" if name in unet else in_checkpoint(clip[name]) for name in names}
+    key_of = {layer_name(key.removesuffix(".weight")): key for key in weights() if key.endswith(".weight")}
+    convert = sys.modules["networks"].convert_diffusers_name_to_compvis
+    starts = {"lora_unet": "diffusion_model", "lora_te1": "0_transformer"}
+    layers = {name: re.sub("^lora_(unet|te1)", lambda start: starts[start[0]], convert(name, False)) for name in names}
+    return {name: key_of[layer] for name, layer in layers.items()}
+
+
+def layer_name(path):
+    """What A1111 calls a layer."""
+    return re.sub(r"^(model|cond_stage_model|conditioner\.embedders)\.", "", path).replace(".", "_")
 
 
 _keys: dict[str, str] = {}
 
 
 def keys_of(names):
-    for name in names:
-        if name not in _keys:
-            _keys[name] = checkpoint_key(name)
+    """{key in the checkpoint: module}, for these modules of a LoRA file."""
+    _keys.update(checkpoint_keys([name for name in names if name not in _keys]))
     return {_keys[name]: name for name in names}
 
 
@@ -112,7 +135,7 @@ class Originals:
         if key.startswith("conditioner.embedders.1."):
             for ours, theirs in OPEN_CLIP.items():
                 key = key.replace(ours, theirs)
-            if found := re.search(r"self_attn\.([qkv])_proj\.", key):
+            if found := re.search(r"(?:self_)?attn\.([qkv])_proj\.", key):
                 key, third = key.replace(found[0], "attn.in_proj_"), "qkv".index(found[1])
         if key not in self._names or key.startswith("first_stage_model."):
             return None
