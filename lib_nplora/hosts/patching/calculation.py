@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -52,14 +53,26 @@ class Calculation:
         only_adds
             Whether that is the same whatever the weight: it is added to nothing then, where float32 is as exact.
         """
-        weight = self._nothing(target, device) if only_adds else self._original(target, device)
+        exact = partial(self._difference, target, patch, device)
+        ways = [partial(exact, torch.float64), partial(exact, torch.float32)]
+        if only_adds:
+            ways = [partial(self._sum_with_nothing, target, patch, device)]
         problem: Exception | None = None
-        for dtype in (torch.float32,) if only_adds else (torch.float64, torch.float32):
+        for way in ways:
             try:
-                return self._merged(weight.to(dtype, copy=True), target, patch) - weight
+                return way()
             except Exception as error:
                 problem = error
         raise FileError(f"this WebUI cannot calculate what '{name}' adds to layer {target.key}: {problem}") from problem
+
+    def _difference(self, target: Target, patch: Any, device: torch.device | None, dtype: torch.dtype) -> Tensor:
+        weight = self._original(target, device)
+        return self._merged(weight.to(dtype, copy=True), target, patch) - weight
+
+    def _sum_with_nothing(self, target: Target, patch: Any, device: torch.device | None) -> Tensor:
+        parameter = self._patcher(target).model.get_parameter(target.key)
+        shape = self._original(target, torch.device("meta"))
+        return self._merged(torch.zeros_like(shape, device=device or parameter.device), target, patch)
 
     def _merged(self, weight: Tensor, target: Target, patch: Any) -> Tensor:
         """The weight, which may change, with one patch, by the host. Raises what the host raises, or logs instead."""
@@ -81,11 +94,6 @@ class Calculation:
             raise HostError("this model's weights cannot be read as they are stored, so it takes plain LoRAs only")
         weight = weight.detach().to(device or parameter.device, torch.float32)
         return cast("Tensor", weight[slice(*target.rows)] if target.rows else weight)
-
-    def _nothing(self, target: Target, device: torch.device | None) -> Tensor:
-        """Zeros in the shape of the weight, float32."""
-        parameter = self._patcher(target).model.get_parameter(target.key)
-        return torch.zeros_like(self._original(target, torch.device("meta")), device=device or parameter.device)
 
     def _patcher(self, target: Target) -> Any:
         """The original model's patcher of the part."""
