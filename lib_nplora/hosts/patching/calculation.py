@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -53,21 +52,18 @@ class Calculation:
         only_adds
             Whether that is the same whatever the weight: it is added to nothing then, where float32 is as exact.
         """
-        exact = partial(self._difference, target, patch, device)
-        ways = [partial(exact, torch.float64), partial(exact, torch.float32)]
-        if only_adds:
-            ways = [partial(self._sum_with_nothing, target, patch, device)]
-        problem: Exception | None = None
-        for way in ways:
-            try:
-                return way()
-            except Exception as error:
-                problem = error
-        raise FileError(f"this WebUI cannot calculate what '{name}' adds to layer {target.key}: {problem}") from problem
+        try:
+            added = self._sum_with_nothing if only_adds else self._difference
+            return added(target, patch, device)
+        except Exception as error:
+            raise FileError(f"this WebUI cannot calculate what '{name}' adds to layer {target.key}: {error}") from error
 
-    def _difference(self, target: Target, patch: Any, device: torch.device | None, dtype: torch.dtype) -> Tensor:
+    def _difference(self, target: Target, patch: Any, device: torch.device | None) -> Tensor:
         weight = self._original(target, device)
-        return self._merged(weight.to(dtype, copy=True), target, patch) - weight
+        try:
+            return self._merged(weight.to(torch.float64, copy=True), target, patch) - weight
+        except Exception:
+            return self._merged(weight.clone(), target, patch) - weight
 
     def _sum_with_nothing(self, target: Target, patch: Any, device: torch.device | None) -> Tensor:
         parameter = self._patcher(target).model.get_parameter(target.key)
