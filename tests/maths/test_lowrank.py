@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lib_nplora.maths.lowrank import LowRankDelta, concat, exact_math
@@ -148,6 +148,14 @@ def test_balanced_survives_fp16_where_folding_the_scale_does_not(scale):
     assert reference.error(stored(delta.balanced()), expected) < 1e-3
     if scale == 1 / 128:
         assert reference.error(stored(delta), expected) > 0.1
+
+
+@given(deltas)
+def test_balanced_twice_is_balanced(delta):
+    once = delta.balanced()
+    ratio = once.up.norm(dim=0) / once.down.norm(dim=1)
+    assume(((ratio > 0.51) & (ratio < 1.96)).all())
+    assert torch.equal(once.balanced().up, once.up)
 
 
 def test_exact_math_switches_everything_off():
