@@ -293,9 +293,10 @@ class RealHost(Driver):
         infotext = pictures[0].info["parameters"]
         return Picture(pixels, infotext, tuple(state["comments"]), tuple(state["inner"]), params)
 
-    def array(self, prompt: str, steps: int = 4) -> np.ndarray:
+    def array(self, prompt: str) -> np.ndarray:
         """The values of a picture's pixels, (64, 64, 3) int16."""
-        (image,) = self.call("/sdapi/v1/txt2img", {**_BODY, "prompt": prompt, "steps": steps})["images"]
+        body = {**_BODY, "prompt": prompt, "steps": 4, "cfg_scale": 7}
+        (image,) = self.call("/sdapi/v1/txt2img", body)["images"]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB"), dtype=np.int16)
 
     def logged(self):

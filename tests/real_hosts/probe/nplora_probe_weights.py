@@ -46,23 +46,23 @@ class Third:
         return self._attention.in_proj_weight.chunk(3)[self._third]
 
 
+def own_parameters(layer):
+    """(name, the layer that has it, its name there) of each of a layer's own parameters, q, k and v apart."""
+    for name, _ in layer.named_parameters(recurse=False):
+        if name == "in_proj_weight":
+            yield from ((f"{which}_proj.weight", Third(layer, which), "weight") for which in "qkv")
+        else:
+            yield name, layer, name
+
+
 def parameters():
     """{key in the checkpoint: (layer, the parameter's name in it)}, for the parts that LoRAs change."""
-    found = {}
-    for prefix, part in parts().items():
-        for path, layer in part.named_modules():
-            for name, _ in layer.named_parameters(recurse=False):
-                if name == "in_proj_weight":
-                    thirds = {which: Third(layer, which) for which in "qkv"}
-                    found.update(
-                        {
-                            in_checkpoint(f"{prefix}{path}.{which}_proj.weight"): (third, "weight")
-                            for which, third in thirds.items()
-                        }
-                    )
-                else:
-                    found[in_checkpoint(f"{prefix}{path}.{name}")] = layer, name
-    return found
+    return {
+        in_checkpoint(f"{prefix}{path}.{name}"): (holder, own_name)
+        for prefix, part in parts().items()
+        for path, layer in part.named_modules()
+        for name, holder, own_name in own_parameters(layer)
+    }
 
 
 def used(layer, name):
@@ -105,7 +105,8 @@ _keys: dict[str, str] = {}
 
 def keys_of(names):
     """{key in the checkpoint: module}, for these modules of a LoRA file."""
-    _keys.update(checkpoint_keys([name for name in names if name not in _keys]))
+    if missing := [name for name in names if name not in _keys]:
+        _keys.update(checkpoint_keys(missing))
     return {_keys[name]: name for name in names}
 
 
